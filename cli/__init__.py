@@ -1,0 +1,4 @@
+"""The fedfab command: parses arguments, calls a room, prints.
+
+It never holds logic of its own.
+"""
