@@ -11,11 +11,8 @@ import structlog
 
 def configure(level: str = "info", style: Literal["text", "json"] = "text") -> None:
     """Set up logging for this process. Libraries that log through the standard module come out at WARNING and above."""
-    renderer: structlog.typing.Processor
-    if style == "json":
-        renderer = structlog.processors.JSONRenderer()
-    else:
-        renderer = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+    text = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+    renderer: structlog.typing.Processor = structlog.processors.JSONRenderer() if style == "json" else text
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
