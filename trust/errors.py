@@ -6,4 +6,4 @@ from common.errors import FedfabError
 
 
 class TrustError(FedfabError):
-    """Base of all errors of `trust`."""
+    """Something is not what it says it is: a key, a certificate, a message, a peer. Base of all errors of `trust`."""
