@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,4 +57,4 @@ def _delta(epsilon: float, mu: float) -> float:
 
 def _normal(x: float) -> float:
     """Cumulative distribution of the standard normal, exact in the lower tail."""
-    return cast("float", math.erfc(-x / math.sqrt(2))) / 2
+    return math.erfc(-x / math.sqrt(2)) / 2
