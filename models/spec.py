@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Layer = Literal["end", "cluster", "cloud"]
 Kind = Literal["regression", "classification"]
@@ -50,7 +50,10 @@ class TrainingSpec(_Section):
     mu: float = Field(default=0.01, ge=0.0, description="Strength of FedProx's proximal term; fedavg ignores it.")
     epochs: int = Field(default=1, ge=1, description="Passes over the local data in one round.")
     batch_size: int = Field(default=128, ge=1, description="Samples in one step of gradient descent.")
-    learning_rate: float = Field(default=1e-3, gt=0.0, description="Step size of Adam.")
+    learning_rate: float = Field(default=1e-3, gt=0.0, description="Step size of Adam in the first round.")
+    learning_rate_decay: float = Field(
+        default=1.0, gt=0.0, le=1.0, description="Factor on the step size from one round to the next; 1: constant."
+    )
     weight_decay: float = Field(default=0.0, ge=0.0, description="L2 regularisation.")
 
 
@@ -81,6 +84,12 @@ class PrivacySpec(_Section):
         default=0.0, ge=0.0, description="Standard deviation of the Gaussian noise, in multiples of clip_norm."
     )
     delta: float = Field(default=1e-5, gt=0.0, lt=1.0, description="The delta at which epsilon is reported.")
+
+    @model_validator(mode="after")
+    def _noise_needs_a_bound(self) -> Self:
+        if self.noise_multiplier > 0 and self.clip_norm is None:
+            raise ValueError("noise_multiplier needs clip_norm: without a bound on the update, noise hides nothing")
+        return self
 
 
 class TaskSpec(_Section):
