@@ -1,0 +1,33 @@
+"""Labels are made when rows are read, because "how much remains" is known only after the run has ended, while stored rows never change."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class Labelling:
+    """How the stored label column becomes the label."""
+
+    rule: Literal["field", "remaining"]
+    """field: it is the label. remaining: it counts up, and the label is what is left to the run's last count."""
+    cap: float | None = None
+    """Upper bound of what remains."""
+
+
+def label(labelling: Labelling, group: NDArray[np.float64], stored: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Labels [n] of rows in the order of time; NaN where there is none (yet).
+
+    With "remaining", a run (rows of equal ``group``) has ended when a later run was seen, so the newest one is unlabelled.
+    """
+    if labelling.rule == "field" or not len(stored):
+        return stored
+    _, run = np.unique(group, return_inverse=True)
+    last = np.full(int(run.max()) + 1, -np.inf)
+    np.maximum.at(last, run, np.where(np.isnan(stored), -np.inf, stored))
+    remaining = np.where(run == run[-1], np.nan, last[run] - stored)
+    return remaining if labelling.cap is None else np.minimum(remaining, labelling.cap)
