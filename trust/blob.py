@@ -97,9 +97,7 @@ class BlobSealer:
         expected = _length(index, self._size, self._chunk_bytes)
         if memoryview(plaintext).nbytes != expected or self._digests[index]:
             raise ValueError(f"chunk {index}: expected {expected} bytes, once; got {memoryview(plaintext).nbytes}")
-        self._suite.encrypt_into(
-            self._key, _nonce(index), plaintext, _aad(index, self._size, self._chunk_bytes), out
-        )
+        self._suite.encrypt_into(self._key, _nonce(index), plaintext, _aad(index, self._size, self._chunk_bytes), out)
         self._digests[index] = self._suite.digest(out)
 
     def manifest(self) -> Manifest:

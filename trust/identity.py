@@ -197,5 +197,7 @@ def _read(path: Path) -> bytes:
 
 def _unreadable(what: str, error: Exception) -> TrustError:
     return TrustError(
-        "FF-TRUST-029", f"{what} cannot be read as X.509 in PEM: {error}", hint="copy the file again from the CA's folder"
+        "FF-TRUST-029",
+        f"{what} cannot be read as X.509 in PEM: {error}",
+        hint="copy the file again from the CA's folder",
     )

@@ -235,7 +235,5 @@ def _native_public(public: PublicKey) -> ec.EllipticCurvePublicKey:
 
 
 def _from_native(key: ec.EllipticCurvePrivateKey) -> PrivateKey:
-    der = key.private_bytes(
-        serialization.Encoding.DER, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
+    der = key.private_bytes(serialization.Encoding.DER, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     return PrivateKey.from_pkcs8("intl", der)
