@@ -128,3 +128,8 @@ class FeatureBlock:
         """The rows later than this time."""
         start = int(np.searchsorted(self.time, time, side="right"))
         return FeatureBlock(self.time[start:], self.x[start:], self.group[start:], self.label[start:])
+
+    def upto(self, time: int) -> FeatureBlock:
+        """The rows not later than this time."""
+        end = int(np.searchsorted(self.time, time, side="right"))
+        return FeatureBlock(self.time[:end], self.x[:end], self.group[:end], self.label[:end])

@@ -256,9 +256,9 @@ class Config(Section):
     gateway: Gateway
     trust: Trust | None = None
     coordinator: Coordinator | None = None
-    inference: Inference = Inference()
-    workers: Workers = Workers()
-    log: Log = Log()
+    inference: Inference = Field(default_factory=Inference)
+    workers: Workers = Field(default_factory=Workers)
+    log: Log = Field(default_factory=Log)
     sources: tuple[SourceConfig, ...] = Field(default=(), alias="source")
     clusters: tuple[Cluster, ...] = Field(default=(), alias="cluster")
     ends: tuple[End, ...] = Field(default=(), alias="end")

@@ -199,13 +199,16 @@ class Store:
         )
         return -(2**63) if rows[0][0] is None else int(rows[0][0])
 
-    def features(self, end: str) -> Rows:
-        """All feature rows of an end in the order of time, with their labels; none when it has none yet."""
-        return self._rows(end, None)
+    def features(self, end: str, *, until: int | None = None) -> Rows:
+        """All feature rows of an end in the order of time, with their labels; none when it has none yet.
+
+        With ``until`` only those not later, labelled as if nothing had come after them: whenever it is asked, the answer is the same.
+        """
+        return self._rows(end, None, until)
 
     def latest(self, end: str, n: int) -> Rows:
         """The newest ``n`` feature rows of an end, or as many as there are."""
-        return self._rows(end, n)
+        return self._rows(end, n, None)
 
     # result layer
 
@@ -272,7 +275,7 @@ class Store:
         write.execute("DELETE FROM feature WHERE end_id IN (SELECT id FROM ends WHERE name = ?)", (end,))
         write.execute("DELETE FROM ends WHERE name = ?", (end,))
 
-    def _rows(self, end: str, n: int | None) -> Rows:
+    def _rows(self, end: str, n: int | None, until: int | None) -> Rows:
         with self._reading, reported(self._path):
             end_id, recipe = self._end(self._read, end)
             query = "SELECT id, count, crc, data FROM feature WHERE end_id = ? ORDER BY first DESC"
@@ -284,6 +287,8 @@ class Store:
                 if n is not None and rows >= n:
                     break
         block = _concatenate(found[::-1]) if found else _none(len(recipe.fields))
+        if until is not None:
+            block = block.upto(until)
         labels = label(recipe.labelling, block.group, block.label)
         start = 0 if n is None else max(0, len(block) - n)
         return Rows(time=block.time[start:], x=block.x[start:], group=block.group[start:], label=labels[start:])
