@@ -1,0 +1,85 @@
+"""Answers on their way into the results layer, without making anybody wait."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import structlog
+from numpy.typing import NDArray
+
+from gateway.store import Result
+
+log = structlog.get_logger()
+
+QUEUE = 10_000
+BATCH = 1_000
+
+
+class Prediction(NamedTuple):
+    """One answer. Times are nanoseconds since the epoch, UTC."""
+
+    time: int
+    model: str
+    version: int
+    end: str | None
+    """Whose window it was; None when the request brought the data."""
+    row_time: int | None
+    """Time of the newest row of that window."""
+    inputs: str
+    """SHA-256 of the windows."""
+    outputs: Mapping[str, NDArray[Any]]
+
+    def result(self) -> Result:
+        """As the results layer keeps it."""
+        outputs: dict[str, object] = {name: array.tolist() for name, array in self.outputs.items()}
+        if self.row_time is not None:
+            outputs["row_time"] = self.row_time
+        return Result(self.time, self.model, str(self.version), self.end or "", self.inputs, outputs)
+
+
+class Recorder:
+    """Writes results in batches in a thread. When the disk cannot keep up, the newest are dropped, counted and logged once."""
+
+    def __init__(self, write: Callable[[Sequence[Result]], None]) -> None:
+        self._write = write
+        self._queue: asyncio.Queue[Prediction | None] = asyncio.Queue(QUEUE)
+        self._falling_behind = False
+        self.written = 0
+        self.dropped = 0
+
+    def put(self, prediction: Prediction) -> None:
+        """Hand over one answer; returns at once."""
+        try:
+            self._queue.put_nowait(prediction)
+        except asyncio.QueueFull:
+            self.dropped += 1
+            if not self._falling_behind:
+                log.warning("results are dropped: the results layer cannot keep up", waiting=QUEUE)
+            self._falling_behind = True
+
+    async def run(self) -> None:
+        """Write until `close`."""
+        closing = False
+        while not closing:
+            batch = [await self._queue.get()]
+            while len(batch) < BATCH and not self._queue.empty():
+                batch.append(self._queue.get_nowait())
+            predictions = [prediction for prediction in batch if prediction is not None]
+            closing = len(predictions) < len(batch)
+            await self._keep(predictions)
+
+    async def close(self) -> None:
+        """Let `run` end once everything handed over is written."""
+        await self._queue.put(None)
+
+    async def _keep(self, predictions: Sequence[Prediction]) -> None:
+        try:
+            await asyncio.to_thread(lambda: self._write([prediction.result() for prediction in predictions]))
+        except Exception as error:
+            self.dropped += len(predictions)
+            log.error("results not written", count=len(predictions), error=str(error))
+        else:
+            self.written += len(predictions)
+            self._falling_behind = False

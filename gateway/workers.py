@@ -1,0 +1,162 @@
+"""The daemon's side of the worker processes: a few of them, started before the first task and kept until the daemon leaves.
+
+Torch and the rows of a data set live in there, never in the daemon. An end always goes to the same process, which keeps its data
+set in memory; so a round starts no process and reads no row twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from asyncio import StreamReader, StreamWriter
+from asyncio.subprocess import PIPE, Process
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple, Self, cast
+
+import structlog
+
+from common.errors import FedfabError
+from gateway import frames
+from gateway.errors import GatewayError
+
+log = structlog.get_logger()
+
+ATTEMPTS = 2
+BUFFER_BYTES = 1 << 22
+STOP_S = 5.0
+
+
+class Answer(NamedTuple):
+    """What a worker answered: JSON values and arrays."""
+
+    values: dict[str, Any]
+    arrays: dict[str, frames.Array]
+
+
+class WorkerPool:
+    """Worker processes over the feature store of one gateway. Calls to one process wait for each other, first come first served."""
+
+    def __init__(self, store: Path, processes: int) -> None:
+        self._workers = [_Worker(store, number) for number in range(processes)]
+        self._home: dict[str, _Worker] = {}
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await asyncio.gather(*(worker.stop() for worker in self._workers))
+
+    async def start(self) -> None:
+        """Start the processes that do not run yet and wait until they are ready. Called before a task, never in a round."""
+        await asyncio.gather(*(worker.start() for worker in self._workers))
+
+    async def call(
+        self, op: str, values: Mapping[str, object], arrays: Mapping[str, frames.Array] | None = None, *, home: str
+    ) -> Answer:
+        """Let the process that is home to ``home`` (an end, a model) do one thing of `gateway.worker`.
+
+        A process that dies is started again and asked once more, since all calls are idempotent. Raises the error that the worker
+        reported, or GatewayError FF-WORKER-001 when it died twice.
+        """
+        worker = self._home.setdefault(home, self._workers[len(self._home) % len(self._workers)])
+        return await worker.call({**values, "op": op}, arrays or {})
+
+    async def forget(self, task: str) -> None:
+        """Let all processes drop the data sets of a task that is over."""
+        await asyncio.gather(*(w.call({"op": "forget", "task": task}, {}) for w in self._workers if w.running))
+
+    def pids(self) -> list[int]:
+        """Process ids of the workers that run, for a person's eyes."""
+        return [worker.process.pid for worker in self._workers if worker.process is not None and worker.running]
+
+
+class _Worker:
+    def __init__(self, store: Path, number: int) -> None:
+        self.store = store
+        self.number = number
+        self.process: Process | None = None
+        self.turn = asyncio.Lock()
+
+    @property
+    def running(self) -> bool:
+        return self.process is not None and self.process.returncode is None
+
+    async def start(self) -> None:
+        async with self.turn:
+            await self._exchange_anew({"op": "ready"}, {})
+
+    async def call(self, values: Mapping[str, object], arrays: Mapping[str, frames.Array]) -> Answer:
+        async with self.turn:
+            answer = await self._exchange_anew(values, arrays)
+        error = answer.values.get("error")
+        if error is not None:
+            raise FedfabError(error["code"], error["message"], hint=error["hint"])
+        return answer
+
+    async def stop(self) -> None:
+        process = self.process
+        if process is None or not self.running:
+            return
+        cast("StreamWriter", process.stdin).close()
+        try:
+            async with asyncio.timeout(STOP_S):
+                await process.wait()
+        except TimeoutError:
+            await self._kill(process)
+
+    async def _exchange_anew(self, values: Mapping[str, object], arrays: Mapping[str, frames.Array]) -> Answer:
+        for attempt in range(1, ATTEMPTS + 1):
+            process = self.process if self.process is not None and self.running else await self._spawn()
+            try:
+                return await _exchange(process, values, arrays)
+            except (BrokenPipeError, ConnectionResetError, asyncio.IncompleteReadError):
+                end = _ending(await process.wait())
+                log.warning(
+                    "worker died",
+                    worker=self.number,
+                    doing=values["op"],
+                    end=values.get("end"),
+                    how=end,
+                    attempt=attempt,
+                )
+            except BaseException:
+                await self._kill(process)  # its answer would be taken for that of the next call
+                raise
+        raise GatewayError(
+            "FF-WORKER-001",
+            f'worker process {self.number} died {ATTEMPTS} times while doing "{values["op"]}" for {values.get("end") or "a model"}: {end}',
+            hint="the log has what it wrote last; signal 9 mostly means that memory ran out: smaller window, network or batch",
+        )
+
+    async def _spawn(self) -> Process:
+        self.process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "gateway.worker", str(self.store),
+            stdin=PIPE, stdout=PIPE, limit=BUFFER_BYTES,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
+        )  # fmt: skip
+        log.info("worker started", worker=self.number, pid=self.process.pid)
+        return self.process
+
+    async def _kill(self, process: Process) -> None:
+        with suppress(ProcessLookupError):
+            process.kill()
+        await asyncio.shield(process.wait())
+
+
+async def _exchange(process: Process, values: Mapping[str, object], arrays: Mapping[str, frames.Array]) -> Answer:
+    stdin, stdout = cast("StreamWriter", process.stdin), cast("StreamReader", process.stdout)
+    stdin.writelines(frames.encode(values, arrays))
+    await stdin.drain()
+    head, body = frames.LENGTHS.unpack(await stdout.readexactly(frames.LENGTHS.size))
+    return Answer(*frames.decode(await stdout.readexactly(head), await stdout.readexactly(body)))
+
+
+def _ending(code: int) -> str:
+    return f"exit code {code}" if code >= 0 else f"killed by {signal.Signals(-code).name}"
