@@ -1,0 +1,221 @@
+"""Reads the configuration: one TOML file and the pieces in ``conf.d/`` beside it, or everything that is wrong with them.
+
+Lists (``[[source]]``, ``[[cluster]]``, ``[[end]]``) of all files are put one behind the other, files of ``conf.d`` in the order of their
+names; a table may be set in one file only.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+from pydantic import BaseModel, ValidationError
+
+from connectors import registry
+from connectors.contract import SourceConfig
+from connectors.errors import ConnectorConfigError
+from gateway import tomlmap
+from gateway.checks import Location, Problem, nearest, problems
+from gateway.config import Config
+from gateway.errors import ConfigError
+
+_SECRET = re.compile(r"password|secret|token|passphrase", re.IGNORECASE)
+_POSITION = re.compile(r" \(at (?:line (\d+), column \d+|end of document)\)$")
+
+
+def load(path: Path) -> Config:
+    """The configuration in this file and its ``conf.d``. Raises ConfigError with every problem, each with file and line."""
+    document = _Document()
+    for file in (path, *sorted((path.parent / "conf.d").glob("*.toml"))):
+        document.add(file)
+    document.refuse("FF-CONFIG-002")
+    config = _validated(document, path.parent.absolute())
+    for problem in problems(config):
+        document.complain(problem)
+    document.refuse("FF-CONFIG-003")
+    return config
+
+
+@dataclass
+class _Document:
+    """All files as one, with the place each part came from, and what is wrong so far."""
+
+    data: dict[str, Any] = field(default_factory=dict)
+    places: dict[Location, tuple[Path, int]] = field(default_factory=dict)
+    files: list[Path] = field(default_factory=list)
+    complaints: list[tuple[int, int, str]] = field(default_factory=list)
+    """Number of the file, line, text."""
+
+    def add(self, file: Path) -> None:
+        self.files.append(file)
+        try:
+            text = file.read_text(encoding="utf-8")
+            data = tomllib.loads(text)
+        except OSError as error:
+            hint = "`fedfab gateway init DIR` writes a configuration to start from"
+            raise ConfigError("FF-CONFIG-001", f"{file} cannot be read: {error.strerror}", hint=hint) from error
+        except UnicodeDecodeError as error:
+            line = error.object.count(b"\n", 0, error.start) + 1
+            self._note(file, line, f"expected UTF-8 text, got the byte {error.object[error.start]:#x}")
+            return
+        except tomllib.TOMLDecodeError as error:
+            match = _POSITION.search(str(error))
+            number = int(match[1]) if match and match[1] else text.count("\n") + 1
+            self._note(file, number, f"not TOML: {_POSITION.sub('', str(error))}")
+            return
+        lines = tomlmap.lines(text)
+        self.places.setdefault((), (file, 1))
+        moved = {key: len(self.data.get(key, ())) for key, value in data.items() if isinstance(value, list)}
+        for path, line in lines.items():
+            shifted = len(path) > 1 and path[0] in moved
+            place = (path[0], moved[str(path[0])] + int(path[1]), *path[2:]) if shifted else path
+            self.places.setdefault(place, (file, line))
+        for key, value in data.items():
+            self._merge(file, lines[key,], key, value)
+
+    def _merge(self, file: Path, line: int, key: str, value: Any) -> None:
+        if key not in self.data:
+            self.data[key] = value
+        elif isinstance(value, list) and isinstance(self.data[key], list):
+            self.data[key] = [*self.data[key], *value]
+        else:
+            first, there = self.places[key,]
+            self._note(file, line, f"[{key}] was set before, at {first}:{there}; give it once")
+
+    def complain(self, problem: Problem) -> None:
+        path: Location = ()
+        for part in problem.where:  # parts that only pydantic knows (members of a union) and missing keys have no place
+            if (*path, part) in self.places:
+                path = (*path, part)
+        file, line = self.places[path]
+        where = self._name(problem.where)
+        self._note(file, line, f"{where + ': ' if where else ''}{problem.what}")
+
+    def _name(self, where: Location) -> str:
+        """``source "press-1": tag "speed"`` or ``[gateway]``: the elements a person would look for."""
+        value: Any = self.data
+        names = []
+        for i, part in enumerate(where):
+            try:
+                value = value[part]
+            except (KeyError, IndexError, TypeError):
+                break
+            if isinstance(part, int) and isinstance(value, Mapping):
+                name = value.get("name")
+                names.append(f'{where[i - 1]} "{name}"' if name is not None else f"{where[i - 1]} number {part + 1}")
+            elif isinstance(value, Mapping):
+                names.append(str(part) if i else f"[{part}]")
+        return ": ".join(names)
+
+    def refuse(self, code: str) -> None:
+        if self.complaints:
+            texts = [f"{self.files[number]}:{line}: {text}" for number, line, text in sorted(self.complaints)]
+            hint = "the options are explained by `fedfab gateway config docs`"
+            raise ConfigError(code, "\n".join(["the configuration cannot be used", *texts]), hint=hint)
+
+    def _note(self, file: Path, line: int, text: str) -> None:
+        self.complaints.append((self.files.index(file), line, text))
+
+
+_Model = TypeVar("_Model", bound=BaseModel)
+
+
+def _validated(document: _Document, folder: Path) -> Config:
+    """Sources are checked one by one, each by the model of its own type, then all the rest. Raises ConfigError."""
+    sources: list[SourceConfig] = []
+    raw = document.data.get("source", [])
+    for i, section in enumerate(raw if isinstance(raw, list) else []):
+        model = _source_model(document, i, section)
+        if model is not None:
+            sources += _parsed(document, model, section, ("source", i), folder)
+    data = {**document.data, "source": sources if isinstance(raw, list) else raw}
+    configs = _parsed(document, Config, data, (), folder)
+    document.refuse("FF-CONFIG-003")
+    return configs[0]
+
+
+def _source_model(document: _Document, i: int, section: Any) -> type[SourceConfig] | None:
+    kind = section.get("type") if isinstance(section, dict) else None
+    known = ", ".join(registry.types())
+    if not isinstance(kind, str):
+        document.complain(Problem(("source", i), f'"type" is missing: expected one of {known}'))
+        return None
+    try:
+        return registry.get(kind).config
+    except ConnectorConfigError:
+        what = f'"type": expected one of {known}, got "{kind}"{nearest(kind, registry.types())}'
+        document.complain(Problem(("source", i, "type"), what))
+        return None
+
+
+def _parsed(document: _Document, model: type[_Model], data: Any, where: Location, folder: Path) -> list[_Model]:
+    """The one model, or none and its complaints."""
+    try:
+        return [model.model_validate(data, context={"folder": folder})]
+    except ValidationError as error:
+        details = error.errors(include_url=False)
+        for detail in details:
+            within = [other for other in details if other["loc"][: len(detail["loc"])] == detail["loc"]]
+            if detail["type"] == "too_short" and len(within) > 1:
+                continue  # pydantic does not count elements that are wrong, and they are reported
+            document.complain(Problem((*where, *detail["loc"]), _explain(model, detail)))
+        return []
+
+
+def _explain(model: type[BaseModel], detail: Mapping[str, Any]) -> str:
+    """One of pydantic's findings in the words of this product: what was expected, what came, the nearest known name."""
+    location: Location = detail["loc"]
+    option = ".".join(str(part) for part in location[-1:] if isinstance(part, str))
+    message: str = detail["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+    message = message.removeprefix("String should ").removeprefix("Tuple should ")
+    match detail["type"]:
+        case "extra_forbidden":
+            return f'unknown option "{option}"{nearest(option, _options(model, location[:-1]))}'
+        case "missing":
+            described = _options(model, location[:-1]).get(option, "")
+            return f'"{option}" is missing' + (f": {described}" if described else "")
+        case "value_error":
+            return f'"{option}": {message}' if option and not isinstance(detail["input"], Mapping) else message
+    guess = ""
+    if detail["type"] == "literal_error" and isinstance(detail["input"], str):
+        guess = nearest(detail["input"], re.findall(r"'([^']*)'", message))
+    return f'"{option}": expected {message}, got {_shown(option, detail["input"])}{guess}'
+
+
+def _shown(option: str, value: object) -> str:
+    if _SECRET.search(option):
+        return "a value that is not shown"
+    if isinstance(value, Mapping):
+        return "a table"
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return "a list"
+    text = f'"{value}"' if isinstance(value, str) else str(value).lower() if isinstance(value, bool) else repr(value)
+    return text if len(text) <= 80 else f"{text[:76]}…"
+
+
+def _options(model: type[BaseModel], location: Location) -> dict[str, str]:
+    """Options (with their descriptions) of the table at this place, as far as the models tell."""
+    models = [model]
+    for part in location:
+        if isinstance(part, str):
+            inner = [
+                found
+                for each in models
+                for name, info in each.model_fields.items()
+                if part in (name, info.alias)
+                for found in _models(info.annotation)
+            ]
+            models = inner or models  # a part that is no option names a member of a union
+    return {info.alias or name: info.description or "" for each in models for name, info in each.model_fields.items()}
+
+
+def _models(annotation: Any) -> Iterator[type[BaseModel]]:
+    """The models inside an annotation such as ``tuple[A | B, ...] | None``."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for argument in get_args(annotation):
+        yield from _models(argument)
