@@ -17,10 +17,9 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-from typing_extensions import Buffer
-
 from trust.errors import TrustError
 from trust.keys import SuiteName
+from trust.providers import Buffer
 from trust.suite import TAG_BYTES, Suite, suite
 
 CHUNK_BYTES = 4 << 20

@@ -47,6 +47,17 @@ class Subject:
 
 
 @dataclass(frozen=True)
+class Draft:
+    """What a certificate is to say, but for who signs it."""
+
+    subject: Subject
+    public: PublicKey
+    serial: int
+    not_before: datetime
+    not_after: datetime
+
+
+@dataclass(frozen=True)
 class Issuer:
     """A CA: its key, and its certificate in PEM."""
 
@@ -54,33 +65,25 @@ class Issuer:
     certificate: bytes
 
 
-def authority(private: PrivateKey, subject: Subject, serial: int, not_before: datetime, not_after: datetime) -> bytes:
+def authority(private: PrivateKey, draft: Draft) -> bytes:
     """A self-signed CA certificate in PEM that may issue for participants only (path length 0)."""
-    builder = _builder(subject, subject.x509(), private.public, serial, not_before, not_after)
+    builder = _builder(draft, draft.subject.x509())
     builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
     builder = builder.add_extension(_usage(ca=True), critical=True)
-    return _signed(builder, private.public, private)
+    return _signed(builder, draft.public, private)
 
 
-def participant(
-    issuer: Issuer,
-    public: PublicKey,
-    subject: Subject,
-    names: Iterable[x509.GeneralName],
-    serial: int,
-    not_before: datetime,
-    not_after: datetime,
-) -> bytes:
+def participant(issuer: Issuer, draft: Draft, names: Iterable[x509.GeneralName]) -> bytes:
     """A certificate in PEM for a participant, as client and as server, with ``names`` as subjectAltName (RFC 5280)."""
     parent = x509.load_pem_x509_certificate(issuer.certificate)
-    builder = _builder(subject, parent.subject, public, serial, not_before, not_after)
+    builder = _builder(draft, parent.subject)
     builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
     builder = builder.add_extension(_usage(ca=False), critical=True)
     both = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
     builder = builder.add_extension(x509.ExtendedKeyUsage(both), critical=False)
     builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
     builder = builder.add_extension(_authority_identifier(issuer), critical=False)
-    return _signed(builder, public, issuer.private)
+    return _signed(builder, draft.public, issuer.private)
 
 
 def revocation_list(
@@ -104,15 +107,12 @@ def public_key(certificate: bytes, suite: SuiteName) -> PublicKey:
     return PublicKey.from_spki(suite, crypto.dump_publickey(crypto.FILETYPE_ASN1, key))
 
 
-def _builder(
-    subject: Subject, issuer: x509.Name, public: PublicKey, serial: int, not_before: datetime, not_after: datetime
-) -> x509.CertificateBuilder:
-    identifier = x509.SubjectKeyIdentifier(_identifier(public))
+def _builder(draft: Draft, issuer: x509.Name) -> x509.CertificateBuilder:
     return (
-        x509.CertificateBuilder(issuer_name=issuer, subject_name=subject.x509(), serial_number=serial)
-        .not_valid_before(not_before)
-        .not_valid_after(not_after)
-        .add_extension(identifier, critical=False)
+        x509.CertificateBuilder(issuer, draft.subject.x509(), serial_number=draft.serial)
+        .not_valid_before(draft.not_before)
+        .not_valid_after(draft.not_after)
+        .add_extension(x509.SubjectKeyIdentifier(_identifier(draft.public)), critical=False)
     )
 
 

@@ -9,18 +9,18 @@ import hashlib
 import hmac
 from abc import ABC, abstractmethod
 from functools import cache, lru_cache
+from typing import cast
 
 from cryptography.exceptions import InvalidSignature, InvalidTag
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
-from typing_extensions import Buffer
 
 from trust import providers
 from trust.errors import TrustError
 from trust.keys import PrivateKey, PublicKey, SuiteName
-from trust.providers import Hasher
+from trust.providers import Buffer, Hasher
 
 TAG_BYTES = 16
 NONCE_BYTES = 12
@@ -224,9 +224,7 @@ def _wrapping_key(secret: bytes, once: PublicKey, recipient: PublicKey) -> bytes
 
 @lru_cache(maxsize=16)
 def _native_private(private: PrivateKey) -> ec.EllipticCurvePrivateKey:
-    key = serialization.load_der_private_key(private.pkcs8, None)
-    assert isinstance(key, ec.EllipticCurvePrivateKey)
-    return key
+    return cast("ec.EllipticCurvePrivateKey", serialization.load_der_private_key(private.pkcs8, None))
 
 
 @lru_cache(maxsize=1024)

@@ -11,9 +11,9 @@ import os
 from functools import cache
 from typing import Protocol, cast
 
-from typing_extensions import Buffer
-
 from trust.errors import TrustError
+
+Buffer = bytes | bytearray | memoryview
 
 BULK = ("libgcrypt", "cryptography", "gmssl")
 SM2 = ("libcrypto", "gmssl")
@@ -55,13 +55,13 @@ class Sm2(Protocol):
 @cache
 def bulk() -> Bulk:
     """The provider of SM4 and SM3 in this process."""
-    return cast(Bulk, _first("FEDFAB_SM_BULK", BULK, "bulk"))
+    return cast("Bulk", _first("FEDFAB_SM_BULK", BULK, "bulk"))
 
 
 @cache
 def sm2() -> Sm2:
     """The provider of SM2 in this process."""
-    return cast(Sm2, _first("FEDFAB_SM2", SM2, "sm2"))
+    return cast("Sm2", _first("FEDFAB_SM2", SM2, "sm2"))
 
 
 @cache
@@ -69,9 +69,9 @@ def load(name: str, kind: str) -> object:
     """The provider ``name`` for ``kind`` ("bulk" or "sm2"), self-tested. Raises OSError, ImportError or ArithmeticError."""
     provider: object = getattr(importlib.import_module(f"trust.providers.{name}"), kind)()
     if kind == "bulk":
-        _test_bulk(cast(Bulk, provider))
+        _test_bulk(cast("Bulk", provider))
     else:
-        _test_sm2(cast(Sm2, provider))
+        _test_sm2(cast("Sm2", provider))
     return provider
 
 

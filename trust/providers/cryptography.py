@@ -7,7 +7,8 @@ from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.algorithms import SM4
 from cryptography.hazmat.primitives.ciphers.modes import GCM
 from cryptography.hazmat.primitives.hashes import SM3, Hash
-from typing_extensions import Buffer
+
+from trust.providers import Buffer
 
 
 def bulk() -> Openssl:

@@ -7,7 +7,8 @@ from functools import lru_cache
 from typing import Any
 
 from cffi import FFI
-from typing_extensions import Buffer
+
+from trust.providers import Buffer
 
 _USER_ID = b"1234567812345678"  # GB/T 35276, RFC 8998 §3.2.1
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from cffi import FFI
-from typing_extensions import Buffer
+
+from trust.providers import Buffer
 
 _SM4, _GCM, _SM3 = 318, 9, 326  # GCRY_CIPHER_SM4, GCRY_CIPHER_MODE_GCM, GCRY_MD_SM3
 _DISABLE_SECMEM, _INITIALIZATION_FINISHED = 37, 38
@@ -82,7 +85,7 @@ class Libgcrypt:
 class Sm3:
     """A running SM3 digest."""
 
-    def __init__(self, lib: object) -> None:
+    def __init__(self, lib: Any) -> None:
         self._lib = lib
         opened = _ffi.new("md_t *")
         if self._lib.gcry_md_open(opened, _SM3, 0):
