@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from models.errors import ModelError
 from models.learner import Params
 
-BLOCK = 1 << 14
+BLOCK = 1 << 15
 """Values handled at a time, so that all temporaries stay in the processor's cache."""
 
 

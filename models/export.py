@@ -48,7 +48,7 @@ def export(spec: TaskSpec, schema: Schema, params: Params, metadata: Mapping[str
         "unit": schema.label.unit,
         "params": digest(own),
     }
-    helper.set_model_props(model, {**metadata, **about})
+    helper.set_model_props(model, dict(sorted({**metadata, **about}.items())))
     onnx.checker.check_model(model, full_check=True)
     return bytes(model.SerializeToString(deterministic=True))
 
