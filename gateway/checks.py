@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from difflib import get_close_matches
 from typing import NamedTuple
 
+from common.validation import Location, nearest
 from gateway.config import Cluster, Config, End
 from gateway.pipeline.units import conversion
-
-Location = tuple[str | int, ...]
 
 
 class Problem(NamedTuple):
@@ -34,10 +32,10 @@ def problems(config: Config) -> Iterator[Problem]:
         yield from _end(("end", i), config, end)
 
 
-def nearest(name: str, names: Iterable[str]) -> str:
+def suggestion(name: str, names: Iterable[str]) -> str:
     """`` (did you mean "x"?)``, or nothing where nothing is near."""
-    near = get_close_matches(name, list(names), n=1)
-    return f' (did you mean "{near[0]}"?)' if near else ""
+    near = nearest(name, names)
+    return f' (did you mean "{near}"?)' if near else ""
 
 
 def _repeated(where: Location, kind: str, names: Sequence[str]) -> Iterator[Problem]:
@@ -85,7 +83,7 @@ def _end(where: Location, config: Config, end: End) -> Iterator[Problem]:
     for name, reference in end.tags.items():
         here = (*where, "tags", name)
         if name not in fields:
-            yield Problem(here, f'cluster "{cluster.name}" has no field "{name}"{nearest(name, fields)}')
+            yield Problem(here, f'cluster "{cluster.name}" has no field "{name}"{suggestion(name, fields)}')
             continue
         source_name, _, tag = reference.partition("/")
         sources = {source.name: source for source in config.sources}
@@ -105,5 +103,5 @@ def _unit(unit: str) -> str:
 
 
 def _unknown(kind: str, name: str, names: Collection[str]) -> str:
-    known = nearest(name, names) or f"; known: {', '.join(sorted(names)) or 'none'}"
+    known = suggestion(name, names) or f"; known: {', '.join(sorted(names)) or 'none'}"
     return f'there is no {kind} "{name}"{known}'

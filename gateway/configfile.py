@@ -8,22 +8,22 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from common import tomlmap
+from common.validation import Location, findings
 from connectors import registry
 from connectors.contract import SourceConfig
 from connectors.errors import ConnectorConfigError
-from gateway import tomlmap
-from gateway.checks import Location, Problem, nearest, problems
+from gateway.checks import Problem, problems, suggestion
 from gateway.config import Config
 from gateway.errors import ConfigError
 
-_SECRET = re.compile(r"password|secret|token|passphrase", re.IGNORECASE)
 _POSITION = re.compile(r" \(at (?:line (\d+), column \d+|end of document)\)$")
 
 
@@ -147,7 +147,7 @@ def _source_model(document: _Document, i: int, section: Any) -> type[SourceConfi
     try:
         return registry.get(kind).config
     except ConnectorConfigError:
-        what = f'"type": expected one of {known}, got "{kind}"{nearest(kind, registry.types())}'
+        what = f'"type": expected one of {known}, got "{kind}"{suggestion(kind, registry.types())}'
         document.complain(Problem(("source", i, "type"), what))
         return None
 
@@ -157,65 +157,6 @@ def _parsed(document: _Document, model: type[_Model], data: Any, where: Location
     try:
         return [model.model_validate(data, context={"folder": folder})]
     except ValidationError as error:
-        details = error.errors(include_url=False)
-        for detail in details:
-            within = [other for other in details if other["loc"][: len(detail["loc"])] == detail["loc"]]
-            if detail["type"] == "too_short" and len(within) > 1:
-                continue  # pydantic does not count elements that are wrong, and they are reported
-            document.complain(Problem((*where, *detail["loc"]), _explain(model, detail)))
+        for finding in findings(model, error):
+            document.complain(Problem((*where, *finding.where), str(finding)))
         return []
-
-
-def _explain(model: type[BaseModel], detail: Mapping[str, Any]) -> str:
-    """One of pydantic's findings in the words of this product: what was expected, what came, the nearest known name."""
-    location: Location = detail["loc"]
-    option = ".".join(str(part) for part in location[-1:] if isinstance(part, str))
-    message: str = detail["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
-    message = message.removeprefix("String should ").removeprefix("Tuple should ")
-    match detail["type"]:
-        case "extra_forbidden":
-            return f'unknown option "{option}"{nearest(option, _options(model, location[:-1]))}'
-        case "missing":
-            described = _options(model, location[:-1]).get(option, "")
-            return f'"{option}" is missing' + (f": {described}" if described else "")
-        case "value_error":
-            return f'"{option}": {message}' if option and not isinstance(detail["input"], Mapping) else message
-    guess = ""
-    if detail["type"] == "literal_error" and isinstance(detail["input"], str):
-        guess = nearest(detail["input"], re.findall(r"'([^']*)'", message))
-    return f'"{option}": expected {message}, got {_shown(option, detail["input"])}{guess}'
-
-
-def _shown(option: str, value: object) -> str:
-    if _SECRET.search(option):
-        return "a value that is not shown"
-    if isinstance(value, Mapping):
-        return "a table"
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return "a list"
-    text = f'"{value}"' if isinstance(value, str) else str(value).lower() if isinstance(value, bool) else repr(value)
-    return text if len(text) <= 80 else f"{text[:76]}…"
-
-
-def _options(model: type[BaseModel], location: Location) -> dict[str, str]:
-    """Options (with their descriptions) of the table at this place, as far as the models tell."""
-    models = [model]
-    for part in location:
-        if isinstance(part, str):
-            inner = [
-                found
-                for each in models
-                for name, info in each.model_fields.items()
-                if part in (name, info.alias)
-                for found in _models(info.annotation)
-            ]
-            models = inner or models  # a part that is no option names a member of a union
-    return {info.alias or name: info.description or "" for each in models for name, info in each.model_fields.items()}
-
-
-def _models(annotation: Any) -> Iterator[type[BaseModel]]:
-    """The models inside an annotation such as ``tuple[A | B, ...] | None``."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        yield annotation
-    for argument in get_args(annotation):
-        yield from _models(argument)
