@@ -45,6 +45,7 @@ class Identity:
     peer: Peer
     private: PrivateKey
     ca: bytes = field(repr=False)
+    folder: Path
 
     @classmethod
     def load(cls, folder: Path, suite: SuiteName) -> Identity:
@@ -58,7 +59,7 @@ class Identity:
                 f"{certificate}: expected the certificate of {suite}.key beside it, got one of another key",
                 hint="copy key and certificate of one `fedfab pki issue` or `renew` together",
             )
-        return cls(peer, private, _read(folder / f"ca.{suite}.crt"))
+        return cls(peer, private, _read(folder / f"ca.{suite}.crt"), folder)
 
 
 class TrustStore:
@@ -71,8 +72,8 @@ class TrustStore:
 
     def __init__(self, folder: Path, suite: SuiteName) -> None:
         self.suite: SuiteName = suite
-        self._ca, self._crl = folder / f"ca.{suite}.crt", folder / f"crl.{suite}.pem"
-        self._stamp = _stamp(self._ca, self._crl)
+        self.ca, self.crl = folder / f"ca.{suite}.crt", folder / f"crl.{suite}.pem"
+        self._stamp = _stamp(self.ca, self.crl)
         self._store = self._open()
         self._seen: dict[bytes, tuple[float, Peer]] = {}
 
@@ -83,7 +84,7 @@ class TrustStore:
 
     def verify(self, certificate: bytes) -> Peer:
         """Who a certificate (PEM) stands for. Raises TrustError saying why it does not hold."""
-        store = self.openssl()
+        store = self._current()
         if certificate in self._seen and time.monotonic() - self._seen[certificate][0] < self._REMEMBER_S:
             return self._seen[certificate][1]
         try:
@@ -99,14 +100,6 @@ class TrustStore:
             self._seen.clear()
         self._seen[certificate] = (time.monotonic(), peer)
         return peer
-
-    def openssl(self) -> crypto.X509Store:
-        """CA and revocation list as they are on disk now, for OpenSSL."""
-        stamp = _stamp(self._ca, self._crl)
-        if stamp != self._stamp:
-            self._store, self._stamp = self._open(), stamp
-            self._seen.clear()
-        return self._store
 
     def refusal(self, code: int, name: str) -> TrustError:
         """OpenSSL's X509_V_ERR code as an error that says what to do about the certificate of ``name``."""
@@ -128,26 +121,34 @@ class TrustStore:
             case 3 | 8 | 11 | 12:
                 return TrustError(
                     "FF-TRUST-025",
-                    f"{who} cannot be checked: the revocation list {self._crl} is out of date or not of this CA",
+                    f"{who} cannot be checked: the revocation list {self.crl} is out of date or not of this CA",
                     hint="make a fresh one with `fedfab pki crl` and copy it into the identity folder",
                 )
             case 2 | 7 | 18 | 19 | 20 | 21:
                 return TrustError(
                     "FF-TRUST-026",
-                    f"{who} was not issued by our CA ({self._ca})",
+                    f"{who} was not issued by our CA ({self.ca})",
                     hint="all participants need certificates of one CA; compare with `fedfab pki show`",
                 )
         return TrustError("FF-TRUST-027", f"{who} does not hold (X509_V_ERR {code})", hint=renew)
 
+    def _current(self) -> crypto.X509Store:
+        """CA and revocation list as they are on disk now."""
+        stamp = _stamp(self.ca, self.crl)
+        if stamp != self._stamp:
+            self._store, self._stamp = self._open(), stamp
+            self._seen.clear()
+        return self._store
+
     def _open(self) -> crypto.X509Store:
         store = crypto.X509Store()
         try:
-            store.add_cert(crypto.load_certificate(crypto.FILETYPE_PEM, _read(self._ca)))
-            if self._crl.exists():
-                store.add_crl(x509.load_pem_x509_crl(_read(self._crl)))
+            store.add_cert(crypto.load_certificate(crypto.FILETYPE_PEM, _read(self.ca)))
+            if self.crl.exists():
+                store.add_crl(x509.load_pem_x509_crl(_read(self.crl)))
                 store.set_flags(crypto.X509StoreFlags.CRL_CHECK)
         except (crypto.Error, ValueError) as error:
-            raise _unreadable(f"{self._ca} or {self._crl}", error) from error
+            raise _unreadable(f"{self.ca} or {self.crl}", error) from error
         return store
 
 
