@@ -1,4 +1,11 @@
-"""Errors of this room; the codes are explained in ``docs/errors/federation.md``."""
+"""Errors of this room; the codes are explained in ``docs/errors/federation.md``.
+
+FederationError
+ ├── Refused        the other side said no, with its own code; asking again changes nothing
+ ├── Unreachable    the other side could not be reached or broke off; asking again may help
+ ├── MemberFailed   a member answered a request with an error
+ └── QuorumLost     too few members answered
+"""
 
 from __future__ import annotations
 
@@ -7,3 +14,23 @@ from common.errors import FedfabError
 
 class FederationError(FedfabError):
     """Base of all errors of `federation`."""
+
+
+class Refused(FederationError):
+    """The aggregator refused a call for good. ``status`` is HTTP's."""
+
+    def __init__(self, code: str, message: str, *, hint: str = "", status: int = 400) -> None:
+        super().__init__(code, message, hint=hint)
+        self.status = status
+
+
+class Unreachable(FederationError):
+    """The aggregator could not be reached, or the line broke; the caller tries again."""
+
+
+class MemberFailed(FederationError):
+    """A member answered a request with an error of its own."""
+
+
+class QuorumLost(FederationError):
+    """Too few members answered for the round, or the task, to go on."""
