@@ -36,6 +36,7 @@ from models.spec import TaskSpec
 log = structlog.get_logger()
 
 NICE = 5
+TICK_S = 1.0
 
 Values = Mapping[str, Any]
 Arrays = dict[str, frames.Array]
@@ -45,11 +46,12 @@ Answer = tuple[dict[str, object], Mapping[str, frames.Array]]
 class Worker:
     """Answers one call after the other. Each call names its task and spec; those about an end name it, with its schema."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, progress: Callable[[], None]) -> None:
         self.store = store
+        self.progress = progress
         self.datasets: dict[tuple[str, str, str, int], Dataset] = {}
         self.operations: dict[str, Callable[[Values, Arrays], Answer]] = {
-            "ready": lambda values, arrays: ({}, {}),
+            "ready": self.ready,
             "describe": self.describe,
             "moments": self.moments,
             "fit": self.fit,
@@ -58,6 +60,11 @@ class Worker:
             "export": self.export,
             "forget": self.forget,
         }
+
+    def ready(self, values: Values, arrays: Arrays) -> Answer:
+        """Load what torch loads at its first step of training, so that no round waits for it."""
+        torch.optim.Adam([torch.zeros(1, requires_grad=True)])
+        return {}, {}
 
     def describe(self, values: Values, arrays: Arrays) -> Answer:
         """How many samples the end has. Without ``until`` the snapshot is fixed here: rows up to the newest of now."""
@@ -78,7 +85,9 @@ class Worker:
         started = time.monotonic()
         spec, schema, data = _spec(values), _schema(values), self._data(values)
         before = models.training.evaluate(spec, schema, arrays, data)
-        fitted = models.training.fit(spec, schema, arrays, data, name=values["end"], round_=values["round"])
+        fitted = models.training.fit(
+            spec, schema, arrays, data, name=values["end"], round_=values["round"], progress=self.progress
+        )
         return {
             "samples": fitted.samples,
             "train_loss": fitted.train_loss,
@@ -130,11 +139,39 @@ def _schema(values: Values) -> Schema:
     return Schema.model_validate(values["schema"])
 
 
-def serve(worker: Worker, calls: BinaryIO, answers: BinaryIO) -> None:
-    """Answer frames until ``calls`` ends. An error is an answer too: code, message and hint."""
-    while lengths := calls.read(frames.LENGTHS.size):
+class Pipe:
+    """Frames in from one stream, out to another, and a sign of life now and then while the answer is being computed."""
+
+    def __init__(self, calls: BinaryIO, answers: BinaryIO) -> None:
+        self.calls = calls
+        self.answers = answers
+        self.ticked = 0.0
+
+    def receive(self) -> tuple[dict[str, Any], Arrays] | None:
+        """The next call; None when the daemon is gone."""
+        lengths = self.calls.read(frames.LENGTHS.size)
+        if len(lengths) < frames.LENGTHS.size:
+            return None
         head, body = frames.LENGTHS.unpack(lengths)
-        values, arrays = frames.decode(calls.read(head), calls.read(body))
+        return frames.decode(self.calls.read(head), self.calls.read(body))
+
+    def send(self, values: Mapping[str, object], arrays: Mapping[str, frames.Array]) -> None:
+        """Write one frame."""
+        self.answers.writelines(frames.encode(values, arrays))
+        self.answers.flush()
+
+    def tick(self) -> None:
+        """Say that the work goes on, once a second at most."""
+        now = time.monotonic()
+        if now - self.ticked >= TICK_S:
+            self.ticked = now
+            self.send({"tick": True}, {})
+
+
+def serve(worker: Worker, pipe: Pipe) -> None:
+    """Answer one call after the other. An error is an answer too: code, message and hint."""
+    while (call := pipe.receive()) is not None:
+        values, arrays = call
         try:
             answer = worker.operations[values["op"]](values, arrays)
         except FedfabError as error:
@@ -143,9 +180,7 @@ def serve(worker: Worker, calls: BinaryIO, answers: BinaryIO) -> None:
             log.exception("call failed", op=values["op"], end=values.get("end"))
             message = f'a worker failed at "{values["op"]}" for {values.get("end") or "a model"}: {error!r}'
             answer = {"error": {"code": "FF-WORKER-002", "message": message, "hint": "the log has the whole story"}}, {}
-        for part in frames.encode(*answer):
-            answers.write(part)
-        answers.flush()
+        pipe.send(*answer)
 
 
 def main(store: str) -> None:
@@ -156,10 +191,10 @@ def main(store: str) -> None:
     )  # Ctrl-C reaches the whole group; the daemon ends its workers in good order
     os.nice(NICE)
     torch.set_num_threads(1)
-    answers = os.fdopen(os.dup(1), "wb")
+    pipe = Pipe(sys.stdin.buffer, os.fdopen(os.dup(1), "wb"))
     os.dup2(2, 1)
     with Store.open(Path(store), read_only=True) as opened:
-        serve(Worker(opened), sys.stdin.buffer, answers)
+        serve(Worker(opened, pipe.tick), pipe)
 
 
 if __name__ == "__main__":

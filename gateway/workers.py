@@ -12,7 +12,7 @@ import signal
 import sys
 from asyncio import StreamReader, StreamWriter
 from asyncio.subprocess import PIPE, Process
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -21,6 +21,7 @@ from typing import Any, NamedTuple, Self, cast
 import structlog
 
 from common.errors import FedfabError
+from federation.progress import reporter
 from gateway import frames
 from gateway.errors import GatewayError
 
@@ -83,6 +84,7 @@ class _Worker:
         self.number = number
         self.process: Process | None = None
         self.turn = asyncio.Lock()
+        self.waiting: list[Callable[[], None]] = []
 
     @property
     def running(self) -> bool:
@@ -93,8 +95,13 @@ class _Worker:
             await self._exchange_anew({"op": "ready"}, {})
 
     async def call(self, values: Mapping[str, object], arrays: Mapping[str, frames.Array]) -> Answer:
-        async with self.turn:
-            answer = await self._exchange_anew(values, arrays)
+        waiting = reporter()
+        self.waiting.append(waiting)
+        try:
+            async with self.turn:
+                answer = await self._exchange_anew(values, arrays)
+        finally:
+            self.waiting.remove(waiting)
         error = answer.values.get("error")
         if error is not None:
             raise FedfabError(error["code"], error["message"], hint=error["hint"])
@@ -115,7 +122,7 @@ class _Worker:
         for attempt in range(1, ATTEMPTS + 1):
             process = self.process if self.process is not None and self.running else await self._spawn()
             try:
-                return await _exchange(process, values, arrays)
+                return await _exchange(process, values, arrays, self._tick)
             except (BrokenPipeError, ConnectionResetError, asyncio.IncompleteReadError):
                 end = _ending(await process.wait())
                 log.warning(
@@ -135,6 +142,11 @@ class _Worker:
             hint="the log has what it wrote last; signal 9 mostly means that memory ran out: smaller window, network or batch",
         )
 
+    def _tick(self) -> None:
+        """Progress here is progress for all who wait their turn, too."""
+        for report in self.waiting:
+            report()
+
     async def _spawn(self) -> Process:
         self.process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "gateway.worker", str(self.store),
@@ -150,12 +162,18 @@ class _Worker:
         await asyncio.shield(process.wait())
 
 
-async def _exchange(process: Process, values: Mapping[str, object], arrays: Mapping[str, frames.Array]) -> Answer:
+async def _exchange(
+    process: Process, values: Mapping[str, object], arrays: Mapping[str, frames.Array], tick: Callable[[], None]
+) -> Answer:
     stdin, stdout = cast("StreamWriter", process.stdin), cast("StreamReader", process.stdout)
     stdin.writelines(frames.encode(values, arrays))
     await stdin.drain()
-    head, body = frames.LENGTHS.unpack(await stdout.readexactly(frames.LENGTHS.size))
-    return Answer(*frames.decode(await stdout.readexactly(head), await stdout.readexactly(body)))
+    while True:
+        head, body = frames.LENGTHS.unpack(await stdout.readexactly(frames.LENGTHS.size))
+        answer = Answer(*frames.decode(await stdout.readexactly(head), await stdout.readexactly(body)))
+        tick()
+        if "tick" not in answer.values:
+            return answer
 
 
 def _ending(code: int) -> str:

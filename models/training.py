@@ -44,12 +44,14 @@ def fit(
     name: str,
     round_: int,
     noise: np.random.Generator | None = None,
+    progress: Callable[[], object] = lambda: None,
 ) -> Fitted:
     """Train from ``params`` on the training part of ``data`` for the task's epochs, with a fresh Adam.
 
     The same task seed, ``name``, ``round_`` (from 1), ``params`` and ``data`` give the same bits on the same machine, unless the task
     asks for differential privacy: its noise comes from the operating system, so that nobody who knows the seed can subtract it, and
-    only a test hands in ``noise``. FedProx adds mu/2 ||w - params||^2 to the loss (Li et al. 2020, equation 2).
+    only a test hands in ``noise``. FedProx adds mu/2 ||w - params||^2 to the loss (Li et al. 2020, equation 2). ``progress`` is
+    called for every batch: somebody may be waiting for a sign of life.
 
     Raises ModelError FF-MODEL-003 where ``params`` do not fit, FF-MODEL-008 without a training sample, FF-MODEL-002 for a label
     that is no class, FF-MODEL-009 where the loss is no longer finite.
@@ -82,6 +84,7 @@ def fit(
         objective.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         total += loss.item() * len(batch)
+        progress()
     mean_loss = total / (len(train) * spec.training.epochs)
     if not math.isfinite(mean_loss):
         raise ModelError(

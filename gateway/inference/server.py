@@ -192,7 +192,7 @@ class InferenceServer:
 
 def _predict(served: Served, windows: NDArray[np.float32]) -> tuple[dict[str, NDArray[Any]], str]:
     """Outputs by name, and the digest of the inputs for the results layer."""
-    return served.run(windows), hashlib.sha256(np.ascontiguousarray(windows)).hexdigest()
+    return served.run(windows), hashlib.sha256(windows.tobytes()).hexdigest()
 
 
 def _wanted(served: Served, asked: tensors.Request) -> list[str]:
