@@ -7,17 +7,19 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import ssl
 from abc import ABC, abstractmethod
 from functools import cache, lru_cache
 from typing import cast
 
 from cryptography.exceptions import InvalidSignature, InvalidTag
+from cryptography.hazmat.backends.openssl import backend
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from trust import providers
+from trust import providers as national
 from trust.errors import TrustError
 from trust.keys import PrivateKey, PublicKey, SuiteName
 from trust.providers import Buffer, Hasher
@@ -103,6 +105,18 @@ def suite(name: SuiteName) -> Suite:
     return Gm() if name == "gm" else Intl()
 
 
+def providers() -> dict[str, str]:
+    """Which library computes what in this process, with versions: for `fedfab version` and the auditor."""
+    return {
+        "SM2": national.sm2().about,
+        "SM3, SM4-GCM": national.bulk().about,
+        "P-256, AES-GCM": backend.openssl_version_text(),
+        "SHA-256": ssl.OPENSSL_VERSION,
+        "TLS gm": backend.openssl_version_text(),
+        "TLS intl": ssl.OPENSSL_VERSION,
+    }
+
+
 class Gm(Suite):
     """SM2, SM3, SM4-GCM: GB/T 32918, 32905, 32907."""
 
@@ -110,8 +124,8 @@ class Gm(Suite):
     key_bytes = 16
 
     def __init__(self) -> None:
-        self._bulk = providers.bulk()
-        self._sm2 = providers.sm2()
+        self._bulk = national.bulk()
+        self._sm2 = national.sm2()
 
     def hasher(self) -> Hasher:
         return self._bulk.hasher()
@@ -124,20 +138,20 @@ class Gm(Suite):
             raise changed()
 
     def generate_key(self) -> PrivateKey:
-        return PrivateKey.from_pkcs8("gm", self._sm2.generate())
+        return self._sm2.generate()
 
     def sign(self, private: PrivateKey, message: Buffer) -> bytes:
-        return self._sm2.sign(private.pkcs8, message)
+        return self._sm2.sign(private, message)
 
     def verify(self, public: PublicKey, message: Buffer, signature: bytes) -> None:
-        if not self._sm2.verify(public.spki, message, signature):
+        if not self._sm2.verify(public, message, signature):
             raise forged()
 
     def wrap(self, public: PublicKey, key: bytes) -> bytes:
-        return self._sm2.encrypt(public.spki, key)
+        return self._sm2.encrypt(public, key)
 
     def unwrap(self, private: PrivateKey, wrapped: bytes) -> bytes:
-        key = self._sm2.decrypt(private.pkcs8, wrapped)
+        key = self._sm2.decrypt(private, wrapped)
         if key is None:
             raise not_for_us()
         return key

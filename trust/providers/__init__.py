@@ -12,6 +12,7 @@ from functools import cache
 from typing import Protocol, cast
 
 from trust.errors import TrustError
+from trust.keys import PrivateKey, PublicKey
 
 Buffer = bytes | bytearray | memoryview
 
@@ -29,6 +30,10 @@ class Hasher(Protocol):
 class Bulk(Protocol):
     """SM4-GCM (GB/T 32907, RFC 8998) and SM3 (GB/T 32905) for much data. Keys 16, nonces 12, tags 16 bytes."""
 
+    @property
+    def about(self) -> str:
+        """Library and version."""
+
     def hasher(self) -> Hasher: ...
 
     def encrypt_into(self, key: bytes, nonce: bytes, plaintext: Buffer, aad: bytes, out: memoryview) -> None:
@@ -39,16 +44,20 @@ class Bulk(Protocol):
 
 
 class Sm2(Protocol):
-    """SM2 (GB/T 32918) with the default user id 1234567812345678; keys as PKCS#8 and SubjectPublicKeyInfo in DER."""
+    """SM2 (GB/T 32918) with the default user id 1234567812345678."""
 
-    def generate(self) -> bytes: ...
-    def sign(self, pkcs8: bytes, message: Buffer) -> bytes: ...
-    def verify(self, spki: bytes, message: Buffer, signature: bytes) -> bool: ...
+    @property
+    def about(self) -> str:
+        """Library and version."""
 
-    def encrypt(self, spki: bytes, data: bytes) -> bytes:
+    def generate(self) -> PrivateKey: ...
+    def sign(self, private: PrivateKey, message: Buffer) -> bytes: ...
+    def verify(self, public: PublicKey, message: Buffer, signature: bytes) -> bool: ...
+
+    def encrypt(self, public: PublicKey, data: bytes) -> bytes:
         """SM2Ciphertext in DER: C1.x, C1.y, C3, C2 (GM/T 0009)."""
 
-    def decrypt(self, pkcs8: bytes, sealed: bytes) -> bytes | None:
+    def decrypt(self, private: PrivateKey, sealed: bytes) -> bytes | None:
         """The data, or None where ``sealed`` was not made for this key or was changed."""
 
 
@@ -118,6 +127,5 @@ def _test_bulk(provider: Bulk) -> None:
 
 def _test_sm2(provider: Sm2) -> None:
     key = provider.generate()
-    spki = bytes.fromhex("3059301306072a8648ce3d020106082a811ccf5501822d034200") + key[-65:]
-    if not provider.verify(spki, b"fedfab", provider.sign(key, b"fedfab")):
+    if not provider.verify(key.public, b"fedfab", provider.sign(key, b"fedfab")):
         raise ArithmeticError("the self-test of SM2 failed")

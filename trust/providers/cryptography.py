@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
+
 from cryptography.exceptions import InvalidTag, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.algorithms import SM4
@@ -23,6 +25,8 @@ def bulk() -> Openssl:
 
 class Openssl:
     """The public interface of `cryptography`, which releases the interpreter lock for large data."""
+
+    about = f"cryptography {version('cryptography')}"
 
     def hasher(self) -> Sm3:
         return Sm3()

@@ -8,6 +8,7 @@ from typing import Any
 
 from cffi import FFI
 
+from trust.keys import PrivateKey, PublicKey
 from trust.providers import Buffer
 
 _USER_ID = b"1234567812345678"  # GB/T 35276, RFC 8998 §3.2.1
@@ -19,6 +20,7 @@ _ffi.cdef("""
     typedef ... EVP_MD_CTX;
     typedef ... EVP_MD;
     typedef ... PKCS8_PRIV_KEY_INFO;
+    const char *OpenSSL_version(int what);
     void ERR_clear_error(void);
     EVP_PKEY *EVP_PKEY_Q_keygen(void *libctx, const char *properties, const char *type, ...);
     EVP_PKEY *d2i_AutoPrivateKey(EVP_PKEY **key, const unsigned char **der, long size);
@@ -54,39 +56,40 @@ class Libcrypto:
 
     def __init__(self) -> None:
         self._lib = _ffi.dlopen("libcrypto.so.3")
+        self.about = " ".join(_ffi.string(self._lib.OpenSSL_version(0)).decode().split()[:2])
         self._private = lru_cache(maxsize=16)(lambda der: self._parse(self._lib.d2i_AutoPrivateKey, der))
         self._public = lru_cache(maxsize=1024)(lambda der: self._parse(self._lib.d2i_PUBKEY, der))
 
-    def generate(self) -> bytes:
+    def generate(self) -> PrivateKey:
         lib = self._lib
         key = self._own(lib.EVP_PKEY_Q_keygen(_ffi.NULL, _ffi.NULL, b"SM2"), lib.EVP_PKEY_free)
         info = self._own(lib.EVP_PKEY2PKCS8(key), lib.PKCS8_PRIV_KEY_INFO_free)
         out = _ffi.new("unsigned char[]", self._positive(lib.i2d_PKCS8_PRIV_KEY_INFO(info, _ffi.NULL)))
         self._positive(lib.i2d_PKCS8_PRIV_KEY_INFO(info, _ffi.new("unsigned char **", out)))
-        return bytes(_ffi.buffer(out))
+        return PrivateKey.from_pkcs8("gm", bytes(_ffi.buffer(out)))
 
-    def sign(self, pkcs8: bytes, message: Buffer) -> bytes:
+    def sign(self, private: PrivateKey, message: Buffer) -> bytes:
         lib = self._lib
-        ctx = self._digest(lib.EVP_DigestSignInit, self._private(pkcs8))
+        ctx = self._digest(lib.EVP_DigestSignInit, self._private(private.pkcs8))
         source = _ffi.from_buffer(message)
         return self._sized(96, lambda out, size: lib.EVP_DigestSign(ctx, out, size, source, len(source)))
 
-    def verify(self, spki: bytes, message: Buffer, signature: bytes) -> bool:
-        ctx = self._digest(self._lib.EVP_DigestVerifyInit, self._public(spki))
+    def verify(self, public: PublicKey, message: Buffer, signature: bytes) -> bool:
+        ctx = self._digest(self._lib.EVP_DigestVerifyInit, self._public(public.spki))
         source = _ffi.from_buffer(message)
         good = self._lib.EVP_DigestVerify(ctx, signature, len(signature), source, len(source)) == 1
         self._lib.ERR_clear_error()
         return bool(good)
 
-    def encrypt(self, spki: bytes, data: bytes) -> bytes:
+    def encrypt(self, public: PublicKey, data: bytes) -> bytes:
         lib = self._lib
-        ctx = self._own(lib.EVP_PKEY_CTX_new(self._public(spki), _ffi.NULL), lib.EVP_PKEY_CTX_free)
+        ctx = self._own(lib.EVP_PKEY_CTX_new(self._public(public.spki), _ffi.NULL), lib.EVP_PKEY_CTX_free)
         self._positive(lib.EVP_PKEY_encrypt_init(ctx))
         return self._sized(len(data) + 128, lambda out, size: lib.EVP_PKEY_encrypt(ctx, out, size, data, len(data)))
 
-    def decrypt(self, pkcs8: bytes, sealed: bytes) -> bytes | None:
+    def decrypt(self, private: PrivateKey, sealed: bytes) -> bytes | None:
         lib = self._lib
-        ctx = self._own(lib.EVP_PKEY_CTX_new(self._private(pkcs8), _ffi.NULL), lib.EVP_PKEY_CTX_free)
+        ctx = self._own(lib.EVP_PKEY_CTX_new(self._private(private.pkcs8), _ffi.NULL), lib.EVP_PKEY_CTX_free)
         self._positive(lib.EVP_PKEY_decrypt_init(ctx))
         try:
             return self._sized(len(sealed), lambda out, size: lib.EVP_PKEY_decrypt(ctx, out, size, sealed, len(sealed)))

@@ -45,8 +45,7 @@ class Libgcrypt:
 
     def __init__(self) -> None:
         self._lib = _ffi.dlopen("libgcrypt.so.20")
-        if not self._lib.gcry_check_version(_ffi.NULL):
-            raise OSError("libgcrypt did not initialise")
+        self.about = "libgcrypt " + _ffi.string(self._lib.gcry_check_version(_ffi.NULL)).decode()
         self._lib.gcry_control(_DISABLE_SECMEM, _ffi.cast("int", 0))
         self._lib.gcry_control(_INITIALIZATION_FINISHED, _ffi.cast("int", 0))
 
