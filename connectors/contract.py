@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Annotated, Literal, NamedTuple, Protocol
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 Value = float | int | bool | str | None
 
@@ -72,21 +72,32 @@ class TagConfig(BaseModel):
 
 
 class SourceConfig(BaseModel):
-    """What all sources have; each connector subclasses it, fixes ``type`` and adds its own options."""
+    """What all sources have; each connector subclasses it, fixes ``type`` and the kind of ``tag``, and adds its own options."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: Name = Field(description="Name of the source, unique within the gateway.")
     type: str = Field(description="Which connector reads it.")
     enabled: bool = Field(default=True, description="False keeps the section but does not read the source.")
+    tag: tuple[TagConfig, ...] = Field(min_length=1, description="The values to read, one `[[source.tag]]` each.")
+
+    @field_validator("tag")
+    @classmethod
+    def _names_are_unique(cls, tags: tuple[TagConfig, ...]) -> tuple[TagConfig, ...]:
+        seen: set[str] = set()
+        for tag in tags:
+            if tag.name in seen:
+                raise ValueError(f'two tags are called "{tag.name}"; give each tag of a source a name of its own')
+            seen.add(tag.name)
+        return tags
 
     def tag_names(self) -> tuple[str, ...]:
         """Names of all tags this source delivers, in the order of the configuration."""
-        raise NotImplementedError
+        return tuple(tag.name for tag in self.tag)
 
     def tag_units(self) -> dict[str, str]:
         """Unit of each tag, by name."""
-        raise NotImplementedError
+        return {tag.name: tag.unit for tag in self.tag}
 
 
 class Connector(Protocol):

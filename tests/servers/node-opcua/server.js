@@ -1,0 +1,66 @@
+// An OPC UA server for the tests, on node-opcua: another code base than the client under test.
+// Usage: node server.js '{"port": 4840, "pki": DIR, "certificate": FILE, "key": FILE, "secure": false, "users": {"anna": "pw"}, "tags": 0}'
+// Says "ready" on stdout, then obeys one JSON command a line on stdin and answers "ok":
+//   {"set": NAME, "values": [..]}          one change for each value
+//   {"set": NAME, "status": "BadSensorFailure" | "UncertainLastUsableValue" | "Good"}
+const { OPCUAServer, OPCUACertificateManager, Variant, DataType, StatusCodes, VariantArrayType, SecurityPolicy,
+        MessageSecurityMode } = require("node-opcua");
+
+async function main(options) {
+  const secure = options.secure;
+  const manager = new OPCUACertificateManager({ rootFolder: options.pki, automaticallyAcceptUnknownCertificate: false });
+  await manager.initialize();
+  const server = new OPCUAServer({
+    port: options.port,
+    host: "127.0.0.1",
+    hostname: "127.0.0.1",
+    resourcePath: "/plant",
+    serverInfo: { applicationUri: "urn:fedfab:test:server" },
+    serverCertificateManager: manager,
+    userCertificateManager: manager,
+    certificateFile: options.certificate,
+    privateKeyFile: options.key,
+    securityPolicies: secure ? [SecurityPolicy.Basic256Sha256, SecurityPolicy.Aes256_Sha256_RsaPss] : [SecurityPolicy.None],
+    securityModes: secure ? [MessageSecurityMode.Sign, MessageSecurityMode.SignAndEncrypt] : [MessageSecurityMode.None],
+    allowAnonymous: !options.users,
+    userManager: { isValidUser: (user, password) => Boolean(options.users) && options.users[user] === password },
+    serverCapabilities: { maxSessions: 50, minSupportedSampleRate: 0 },  // 0: every change goes out, none is folded
+  });
+  await server.initialize();
+
+  const space = server.engine.addressSpace;
+  const own = space.registerNamespace("urn:fedfab:test:press");
+  const press = own.addObject({ organizedBy: space.rootFolder.objects, browseName: "Press" });
+  const types = {};
+  const variables = {};
+  function add(name, dataType, value, extra) {
+    const node = own.addVariable({ componentOf: press, browseName: name, nodeId: `s=Press.${name}`, dataType,
+                                   minimumSamplingInterval: 0, ...extra });
+    node.setValueFromSource(new Variant({ dataType, value, ...(Array.isArray(value) ? { arrayType: VariantArrayType.Array } : {}) }));
+    types[name] = dataType;
+    variables[name] = node;
+  }
+  add("Temperature", DataType.Double, 20.5);
+  add("Count", DataType.Int32, 7);
+  add("Running", DataType.Boolean, true);
+  add("Program", DataType.String, "A-1");
+  add("Zones", DataType.Double, [1.5, 2.5, 3.5], { valueRank: 1 });
+  for (let i = 0; i < (options.tags || 0); i++) add(`Tag${i}`, DataType.Double, i);
+
+  await server.start();
+  console.log("ready");
+  const tick = require("util").promisify(setImmediate);
+  for await (const line of require("readline").createInterface({ input: process.stdin })) {
+    const command = JSON.parse(line);
+    const node = variables[command.set];
+    for (const value of command.values || []) {
+      node.setValueFromSource(new Variant({ dataType: types[command.set], value }));
+      await tick();  // node-opcua looks at a variable once a turn of its loop
+    }
+    if (command.status) node.setValueFromSource(node.readValue().value, StatusCodes[command.status]);
+    console.log("ok");
+  }
+  process.exit(0);
+}
+
+main(JSON.parse(process.argv[2])).catch((error) => { console.error(error); process.exit(1); });
