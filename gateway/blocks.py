@@ -91,6 +91,12 @@ class SampleBlock:
             )
         ]
 
+    def positions(self) -> dict[str, NDArray[np.intp]]:
+        """Where each tag stands in the columns, in the order of arrival."""
+        order = np.argsort(self.tag, kind="stable")
+        borders = np.searchsorted(self.tag[order], np.arange(len(self.tags) + 1))
+        return {tag: order[borders[i] : borders[i + 1]] for i, tag in enumerate(self.tags)}
+
     def value(self, i: int) -> Value:
         """The i-th value with its own type."""
         match self.kind[i]:

@@ -24,8 +24,6 @@ def problems(config: Config) -> Iterator[Problem]:
         yield Problem(("coordinator",), "a coordinator needs the section [trust]: with which key should it be joined?")
     for kind, items in (("source", config.sources), ("cluster", config.clusters), ("end", config.ends)):
         yield from _repeated((kind,), kind, [item.name for item in items])
-    for i, source in enumerate(config.sources):
-        yield from _repeated(("source", i, "tag"), "tag", source.tag_names())
     for i, cluster in enumerate(config.clusters):
         yield from _cluster(("cluster", i), cluster)
     for i, end in enumerate(config.ends):

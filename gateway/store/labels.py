@@ -24,10 +24,13 @@ def label(labelling: Labelling, group: NDArray[np.float64], stored: NDArray[np.f
 
     With "remaining", a run (rows of equal ``group``) has ended when a later run was seen, so the newest one is unlabelled.
     """
-    if labelling.rule == "field" or not len(stored):
+    if labelling.rule == "field":
         return stored
-    _, run = np.unique(group, return_inverse=True)
-    last = np.full(int(run.max()) + 1, -np.inf)
-    np.maximum.at(last, run, np.where(np.isnan(stored), -np.inf, stored))
-    remaining = np.where(run == run[-1], np.nan, last[run] - stored)
-    return remaining if labelling.cap is None else np.minimum(remaining, labelling.cap)
+    labels = np.full(len(stored), np.nan)
+    known = np.flatnonzero(~np.isnan(group) & ~np.isnan(stored))
+    if len(known):
+        _, run = np.unique(group[known], return_inverse=True)
+        last = np.full(int(run.max()) + 1, -np.inf)
+        np.maximum.at(last, run, stored[known])
+        labels[known] = np.where(run == run[-1], np.nan, last[run] - stored[known])
+    return labels if labelling.cap is None else np.minimum(labels, labelling.cap)

@@ -12,11 +12,11 @@ import os
 import sqlite3
 import threading
 import zlib
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 import numpy as np
 
@@ -26,13 +26,11 @@ from gateway.errors import StoreError
 from gateway.store import codec
 from gateway.store.database import connect, exclusive, reported
 from gateway.store.labels import Labelling, label
-from gateway.store.records import Progress, RawBlock, Recipe, Result
+from gateway.store.records import Progress, RawBlock, Recipe, Result, Stored
 from models.dataset import Rows
 
 _MERGE = 64  # this many small feature blocks become one, so that an end that gives a row a second stays quick to read
 _SMALL = 512  # rows; a block with fewer is small
-
-_Stored = tuple[int, int, int, bytes]  # number, count, checksum and data of a block
 
 
 class Store:
@@ -107,25 +105,14 @@ class Store:
         rows = self._select("SELECT cursor FROM source WHERE name = ?", (source,))
         return rows[0][0] if rows else None
 
-    def raw_blocks(
-        self, after: int, limit: int = 256, *, damaged: Callable[[int, StoreError], None] | None = None
-    ) -> list[RawBlock]:
-        """The next blocks in the order of arrival. ``damaged(number, error)`` is told of a block that cannot be read, which is
-        then left out; without it StoreError is raised."""
+    def raw_blocks(self, after: int, limit: int = 256) -> list[RawBlock]:
+        """The next blocks in the order of arrival."""
         rows = self._select(
             "SELECT source.name, raw.id, count, crc, data FROM raw JOIN source ON source.id = raw.source"
             " WHERE raw.id > ? ORDER BY raw.id LIMIT ?",
             (after, limit),
         )
-        blocks = []
-        for source, *stored in rows:
-            try:
-                blocks.append(RawBlock(stored[0], source, _decoded("raw", tuple(stored), codec.decode_samples)))
-            except StoreError as error:
-                if damaged is None:
-                    raise
-                damaged(stored[0], error)
-        return blocks
+        return [RawBlock(source, Stored("raw", *stored)) for source, *stored in rows]
 
     def last_raw(self) -> int:
         """Number of the newest raw block, 0 when there is none."""
@@ -136,14 +123,14 @@ class Store:
     ) -> list[Sample]:
         """Samples of a source with ``since <= source_time < until``, ordered by source time, then by arrival."""
         rows = self._select(
-            "SELECT raw.id, count, crc, data FROM raw JOIN source ON source.id = raw.source"
+            "SELECT 'raw', raw.id, count, crc, data FROM raw JOIN source ON source.id = raw.source"
             " WHERE source.name = ? AND last >= ? AND first < ? ORDER BY raw.id",
             (source, since, until),
         )
         samples = [
             sample
-            for stored in rows
-            for sample in _decoded("raw", stored, codec.decode_samples).samples()
+            for row in rows
+            for sample in Stored(*row).decoded(codec.decode_samples).samples()
             if since <= sample.source_time < until and (tags is None or sample.tag in tags)
         ]
         return sorted(samples, key=lambda sample: sample.source_time)
@@ -171,20 +158,18 @@ class Store:
 
     def append_features(self, end: str, block: FeatureBlock) -> None:
         """Keep rows of a declared end, later than all it has."""
-        if not len(block):
-            return
-        with self._transaction() as write:
-            end_id = self._end(write, end)[0]
-            _insert_features(write, end_id, block)
-            small = write.execute(
-                "SELECT id, count, crc, data FROM feature WHERE end_id = ? ORDER BY id DESC LIMIT ?", (end_id, _MERGE)
-            ).fetchall()
-            if len(small) == _MERGE and all(row[1] < _SMALL for row in small):
-                blocks = [_decoded("feature", row, codec.decode_features) for row in reversed(small)]
-                write.executemany("DELETE FROM feature WHERE id = ?", [(row[0],) for row in small])
-                _insert_features(write, end_id, _concatenate(blocks))
+        self.append_all_features({end: block})
 
-    def save_progress(self, progress: dict[str, Progress]) -> None:
+    def append_all_features(self, blocks: Mapping[str, FeatureBlock]) -> None:
+        """Keep rows of several ends in one transaction."""
+        with self._transaction() as write:
+            for end, block in blocks.items():
+                if len(block):
+                    end_id, _ = self._end(write, end)
+                    _insert_features(write, end_id, block)
+                    _merge_features(write, end_id)
+
+    def save_progress(self, progress: Mapping[str, Progress]) -> None:
         """Keep how far each of these ends has come."""
         with self._transaction() as write:
             write.executemany(
@@ -278,12 +263,12 @@ class Store:
     def _rows(self, end: str, n: int | None, until: int | None) -> Rows:
         with self._reading, reported(self._path):
             end_id, recipe = self._end(self._read, end)
-            query = "SELECT id, count, crc, data FROM feature WHERE end_id = ? ORDER BY first DESC"
+            query = "SELECT 'feature', id, count, crc, data FROM feature WHERE end_id = ? ORDER BY first DESC"
             found: list[FeatureBlock] = []
             rows = 0
             for row in self._read.execute(query, (end_id,)):
-                found.append(_decoded("feature", row, codec.decode_features))
-                rows += row[1]
+                found.append(Stored(*row).decoded(codec.decode_features))
+                rows += len(found[-1])
                 if n is not None and rows >= n:
                     break
         block = _concatenate(found[::-1]) if found else _none(len(recipe.fields))
@@ -294,34 +279,22 @@ class Store:
         return Rows(time=block.time[start:], x=block.x[start:], group=block.group[start:], label=labels[start:])
 
 
-_Block = TypeVar("_Block", SampleBlock, FeatureBlock)
-
-
-def _decoded(layer: str, stored: _Stored, decode: Callable[[bytes], _Block]) -> _Block:
-    """The block, if it is what was written."""
-    number, count, crc, data = stored
-    problem = "its checksum does not fit"
-    if zlib.crc32(data) == crc:
-        try:
-            block = decode(data)
-            if len(block) == count:
-                return block
-            problem = f"it holds {len(block)} entries, expected {count}"
-        except ValueError as error:
-            problem = str(error)
-    raise StoreError(
-        "FF-STORE-003",
-        f"block {number} of the {layer} layer is damaged: {problem}",
-        hint="features are made again by `fedfab gateway rebuild`; a raw block is lost: check the disk",
-    )
-
-
 def _insert_features(write: sqlite3.Connection, end_id: int, block: FeatureBlock) -> None:
     data = codec.encode_features(block)
     write.execute(
         "INSERT INTO feature (end_id, first, last, count, crc, data) VALUES (?, ?, ?, ?, ?, ?)",
         (end_id, int(block.time[0]), int(block.time[-1]), len(block), zlib.crc32(data), data),
     )
+
+
+def _merge_features(write: sqlite3.Connection, end_id: int) -> None:
+    """Make the newest blocks one when there are many small ones."""
+    query = "SELECT 'feature', id, count, crc, data FROM feature WHERE end_id = ? ORDER BY id DESC LIMIT ?"
+    newest = [Stored(*row) for row in write.execute(query, (end_id, _MERGE))]
+    if len(newest) == _MERGE and all(stored.count < _SMALL for stored in newest):
+        merged = _concatenate([stored.decoded(codec.decode_features) for stored in reversed(newest)])
+        write.executemany("DELETE FROM feature WHERE id = ?", [(stored.number,) for stored in newest])
+        _insert_features(write, end_id, merged)
 
 
 def _concatenate(blocks: Sequence[FeatureBlock]) -> FeatureBlock:

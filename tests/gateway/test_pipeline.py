@@ -1,0 +1,276 @@
+"""From samples to rows: cleaning, conversion, resampling, and that batches never matter."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from connectors.contract import Quality, Sample
+from gateway.blocks import FeatureBlock, SampleBlock
+from gateway.config import Config
+from gateway.pipeline.end import EndPipeline
+from gateway.pipeline.units import conversion
+from tests.gateway.plants import SECOND, config, snapshot
+
+NAN = math.nan
+
+
+def pipeline(settings: Config) -> EndPipeline:
+    cluster = settings.clusters[0]
+    units = settings.sources[0].tag_units()
+    lines = {field.name: conversion(units[field.name], field.unit) for field in cluster.fields}
+    return EndPipeline(cluster, settings.ends[0], lines)  # type: ignore[arg-type]
+
+
+def feed(pipe: EndPipeline, samples: list[Sample], source: str = "m1") -> FeatureBlock:
+    block = SampleBlock.of(samples)
+    pipe.add(source, block, block.positions())
+    return pipe.close()
+
+
+def run(settings: Config, *snapshots: list[Sample]) -> tuple[FeatureBlock, EndPipeline]:
+    """All rows of these snapshots; a last one, a day later, closes them."""
+    pipe = pipeline(settings)
+    end = snapshot(86400, cycle=-1)
+    return feed(pipe, [sample for each in snapshots for sample in each] + end), pipe
+
+
+def fields(**vibration: object) -> list[dict[str, object]]:
+    """The usual fields, with rules for vibration."""
+    return [
+        {"name": "vibration", "unit": "mm/s", **vibration},
+        {"name": "cycle", "role": "aux"},
+        {"name": "run", "role": "aux"},
+    ]
+
+
+def vibrations(tmp_path: Path, values: list[object], rules: dict[str, object]) -> tuple[list[float], dict[str, int]]:
+    """The vibration of each row, a second apart, and what the rules counted."""
+    snaps = [snapshot(i, vibration=value, cycle=i, run=1) for i, value in enumerate(values)]  # type: ignore[arg-type]
+    rows, pipe = run(config(tmp_path, field=fields(**rules)), *snaps)
+    counts = pipe.counts()["vibration"]
+    return rows.x[:, 0].tolist(), {rule: n for rule, n in counts.items() if n and rule != "samples"}
+
+
+def test_a_row_takes_the_last_value_of_each_field_at_the_time_of_the_trigger(tmp_path: Path) -> None:
+    rows, _ = run(
+        config(tmp_path),
+        snapshot(1, vibration=1.0, temperature=32.0, cycle=1, run=7),
+        snapshot(2, temperature=212.0),
+        snapshot(3, cycle=2, vibration=3.0),
+        snapshot(3.5, vibration=99.0),
+    )
+    assert rows.time.tolist() == [1 * SECOND, 3 * SECOND]
+    np.testing.assert_allclose(rows.x, [[1.0, 0.0], [3.0, 100.0]], atol=1e-12)
+    assert rows.group.tolist() == [7, 7]
+    assert rows.label.tolist() == [1, 2]
+
+
+def test_a_row_waits_for_the_rest_of_its_snapshot(tmp_path: Path) -> None:
+    pipe = pipeline(config(tmp_path))
+    assert len(feed(pipe, snapshot(1, cycle=1, run=1))) == 0
+    assert len(feed(pipe, snapshot(1, vibration=5.0, temperature=50.0))) == 0
+    rows = feed(pipe, snapshot(2, vibration=6.0))
+    assert rows.x[:, 0].tolist() == [5.0]
+
+
+@pytest.mark.clause("8.4")
+@pytest.mark.parametrize(
+    ("values", "rules", "expected", "counted"),
+    [
+        ([1.0, 500.0, -1.0, 2.0], {"min": 0, "max": 100}, [1, 1, 1, 2], {"range": 2}),
+        ([1.0, 500.0, 2.0], {"max": 100, "missing": "drop"}, [1, NAN, 2], {"range": 1}),
+        ([1.0, 9.0, 2.0, 2.5], {"max_rate_per_s": 2}, [1, 1, 2, 2.5], {"rate": 1}),
+        ([1.0, 4.0, 4.0, 4.0], {"max_rate_per_s": 1}, [1, 1, 1, 4], {"rate": 2}),
+        ([1.0, 1.0, 1.0, 1.0, 2.0], {"frozen_s": 2, "missing": "drop"}, [1, 1, 1, NAN, 2], {"frozen": 1}),
+        ([1.0, None, NAN, math.inf, 2.0], {"missing": "drop"}, [1, NAN, NAN, NAN, 2], {"bad": 3}),
+        ([1.0, None, None, None], {"max_hold_s": 2}, [1, 1, 1, NAN], {"bad": 3}),
+        ([1.0, "2.5", "oops", True], {}, [1, 2.5, 2.5, 1], {"type": 1}),
+        ([None, 1.0], {}, [NAN, 1], {"bad": 1}),
+        (["ok", "worn", "odd"], {"kind": "category", "categories": ["ok", "worn"]}, [0, 1, 1], {"type": 1}),
+        ([True, 0, 1.0], {"kind": "category", "categories": ["0", "1", "true"]}, [2, 0, 1], {}),
+    ],
+)
+def test_cleaning_rules(
+    tmp_path: Path, values: list[object], rules: dict[str, object], expected: list[float], counted: dict[str, int]
+) -> None:
+    got, counts = vibrations(tmp_path, values, rules)
+    np.testing.assert_equal(got, expected)
+    assert counts == counted
+
+
+def test_a_bad_sample_is_missing_whatever_its_value(tmp_path: Path) -> None:
+    rows, pipe = run(
+        config(tmp_path, field=fields(missing="drop")),
+        snapshot(1, vibration=1.0, cycle=1, run=1),
+        snapshot(2, Quality.BAD, vibration=0.0) + snapshot(2, cycle=2),
+        snapshot(3, Quality.UNCERTAIN, vibration=3.0) + snapshot(3, cycle=3),
+    )
+    np.testing.assert_equal(rows.x[:, 0], [1.0, NAN, 3.0])
+    assert pipe.counts()["vibration"]["bad"] == 1
+
+
+def test_a_repeated_sample_counts_once(tmp_path: Path) -> None:
+    once = snapshot(1, vibration=1.0, cycle=1, run=1)
+    rows, pipe = run(config(tmp_path), once, once, snapshot(2, cycle=2))
+    assert len(rows) == 2
+    assert pipe.counts()["vibration"]["duplicate"] == 1
+
+
+def test_a_clock_that_jumped_ahead_is_not_believed(tmp_path: Path) -> None:
+    jumped = [Sample("vibration", 66.0, Quality.GOOD, 9_000_000 * SECOND, 2 * SECOND)]
+    rows, pipe = run(
+        config(tmp_path), snapshot(1, vibration=1.0, cycle=1, run=1), jumped, snapshot(3, vibration=3.0, cycle=2)
+    )
+    assert rows.time.tolist() == [1 * SECOND, 3 * SECOND]
+    assert rows.x[:, 0].tolist() == [1.0, 3.0]
+    assert pipe.counts()["vibration"]["clock"] == 1
+
+
+def test_a_late_sample_changes_no_closed_row_but_those_to_come(tmp_path: Path) -> None:
+    pipe = pipeline(config(tmp_path))
+    feed(pipe, snapshot(5, vibration=1.0, cycle=1, run=1))
+    first = feed(pipe, snapshot(6, cycle=2))
+    second = feed(pipe, snapshot(2, temperature=212.0) + snapshot(3, vibration=9.0) + snapshot(7, cycle=3))
+    third = feed(pipe, snapshot(8, cycle=4))
+    assert np.isnan(first.x[0, 1])  # closed before the first temperature came, though that was measured earlier
+    np.testing.assert_allclose(second.x[0], [1.0, 100.0])
+    np.testing.assert_allclose(third.x[0], [1.0, 100.0])
+    assert pipe.counts()["vibration"]["late"] == 1
+
+
+def test_samples_out_of_order_within_the_wait_are_put_in_order(tmp_path: Path) -> None:
+    settings = config(tmp_path, rows={"on_change": "cycle", "wait_s": 2})
+    ordered = [snapshot(i, vibration=float(i), temperature=50.0, cycle=i, run=1) for i in range(6)]
+    by_tag = sorted((s for each in ordered for s in each if s.source_time < 2 * SECOND), key=lambda s: s.tag)
+    rows, _ = run(settings, by_tag, *ordered[2:])
+    assert rows.x[:, 0].tolist() == [0, 1, 2, 3, 4, 5]
+
+
+def test_a_silent_source_does_not_stop_the_rows(tmp_path: Path) -> None:
+    settings = config(tmp_path, ends=("m1", "m2"))
+    end = settings.ends[0].model_copy(
+        update={"tags": {**settings.ends[0].tags, "temperature": "m2/temperature"}},
+    )
+    pipe = pipeline(settings.model_copy(update={"ends": (end,)}))
+    feed(pipe, snapshot(1, vibration=1.0, cycle=1, run=1))
+    rows = feed(pipe, snapshot(2, cycle=2))
+    np.testing.assert_equal(rows.x, [[1.0, NAN]])
+
+
+@pytest.mark.parametrize(("method", "expected"), [("last", [3.0, 4.0, 4.0, 8.0]), ("mean", [2.0, 4.0, 4.0, 8.0])])
+def test_rows_at_equal_intervals(tmp_path: Path, method: str, expected: list[float]) -> None:
+    settings = config(
+        tmp_path,
+        rows={"every_s": 10, "wait_s": 0, "method": method},
+        field=fields(),
+        label={"field": "cycle"},
+        group=None,
+    )
+    rows, _ = run(
+        settings,
+        snapshot(1, vibration=1.0),
+        snapshot(10, vibration=3.0),
+        snapshot(15, vibration=4.0),
+        snapshot(21, cycle=3),
+        snapshot(70, vibration=8.0),
+    )
+    assert (rows.time // SECOND).tolist() == [10, 20, 30, 70]
+    assert rows.x[:, 0].tolist() == expected
+    np.testing.assert_equal(rows.label, [NAN, NAN, 3, 3])
+
+
+@pytest.mark.clause("9.3.4c")
+@pytest.mark.parametrize(
+    ("value", "unit", "to", "expected"),
+    [
+        (100, "degC", "degF", 212),
+        (32, "degF", "degC", 0),
+        (0, "degC", "K", 273.15),
+        (1, "in/s", "mm/s", 25.4),
+        (1, "bar", "kPa", 100),
+        (1, "psi", "kPa", 6.894757293168361),
+        (3000, "rpm", "Hz", 50),
+        (1, "kWh", "MJ", 3.6),
+        (50, "%", "1", 0.5),
+        (7, "widgets", "widgets", 7),
+    ],
+)
+def test_units(value: float, unit: str, to: str, expected: float) -> None:
+    line = conversion(unit, to)
+    assert line is not None
+    assert value * line.scale + line.offset == pytest.approx(expected, rel=1e-12, abs=1e-9)
+
+
+def test_units_of_two_dimensions_do_not_convert() -> None:
+    assert conversion("degC", "mm/s") is None
+    assert conversion("", "mm/s") is None
+    assert conversion("widgets", "mm/s") is None
+
+
+def test_a_run_named_by_text_is_told_apart(tmp_path: Path) -> None:
+    rows, _ = run(
+        config(tmp_path),
+        snapshot(1, vibration=1.0, temperature=1.0, cycle=1, run="A-7"),
+        snapshot(2, cycle=2, run="B-1"),
+        snapshot(3, cycle=3, run="A-7"),
+    )
+    assert rows.group[0] == rows.group[2] != rows.group[1]
+
+
+SAMPLES = st.lists(
+    st.builds(
+        lambda tag, value, quality, time, delay: Sample(
+            tag, value, quality, time * SECOND // 4, time * SECOND // 4 + delay
+        ),
+        st.sampled_from(["vibration", "temperature", "cycle", "run", "unused"]),
+        st.one_of(st.sampled_from([0.0, 1.0, 2.0, 3.0]), st.integers(0, 3), st.none(), st.just("x"), st.floats(-9, 9)),
+        st.sampled_from([Quality.GOOD, Quality.GOOD, Quality.GOOD, Quality.BAD]),
+        st.integers(0, 40),
+        st.integers(-400 * SECOND, 0),
+    ),
+    min_size=1,
+    max_size=60,
+)
+RULES = st.sampled_from(
+    [
+        {"on_change": "cycle", "wait_s": 0},
+        {"on_change": "cycle", "wait_s": 1.5},
+        {"every_s": 1.0, "wait_s": 0},
+        {"every_s": 0.7, "wait_s": 1, "method": "mean"},
+    ]
+)
+CLEANING = {"min": -5, "max": 5, "max_rate_per_s": 3, "frozen_s": 2, "max_hold_s": 3}
+
+
+@pytest.mark.clause("8.4")
+@settings(max_examples=150, deadline=None)
+@given(SAMPLES, RULES, st.lists(st.integers(0, 60), max_size=8), st.booleans())
+def test_batches_and_restarts_do_not_matter(
+    samples: list[Sample],
+    rule: dict[str, object],
+    cuts: list[int],
+    drop: bool,
+) -> None:
+    columns = fields(**CLEANING, missing="drop" if drop else "hold")
+    columns.insert(1, {"name": "temperature", "unit": "degC"})
+    made = config(Path("unused"), rows=rule, field=columns)
+    at_once, reference = run(made, samples)
+    pipe = pipeline(made)
+    borders = sorted({0, *(cut for cut in cuts if cut < len(samples))})
+    parts = []
+    for start, end in zip(borders, [*borders[1:], len(samples)], strict=True):
+        parts.append(feed(pipe, samples[start:end]))
+        state = pipe.state()
+        pipe = pipeline(made)
+        pipe.restore(state)
+    parts.append(feed(pipe, snapshot(86400, cycle=-1)))
+    for name in ("time", "x", "group", "label"):
+        np.testing.assert_array_equal(np.concatenate([getattr(part, name) for part in parts]), getattr(at_once, name))
+    assert pipe.counts() == reference.counts()
+    assert (np.diff(at_once.time) > 0).all()
