@@ -73,7 +73,7 @@ def authority(private: PrivateKey, draft: Draft) -> bytes:
     return _signed(builder, draft.public, private)
 
 
-def participant(issuer: Issuer, draft: Draft, names: Iterable[x509.GeneralName]) -> bytes:
+def participant(issuer: Issuer, draft: Draft, names: x509.SubjectAlternativeName) -> bytes:
     """A certificate in PEM for a participant, as client and as server, with ``names`` as subjectAltName (RFC 5280)."""
     parent = x509.load_pem_x509_certificate(issuer.certificate)
     builder = _builder(draft, parent.subject)
@@ -81,7 +81,7 @@ def participant(issuer: Issuer, draft: Draft, names: Iterable[x509.GeneralName])
     builder = builder.add_extension(_usage(ca=False), critical=True)
     both = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
     builder = builder.add_extension(x509.ExtendedKeyUsage(both), critical=False)
-    builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
+    builder = builder.add_extension(names, critical=False)
     builder = builder.add_extension(_authority_identifier(issuer), critical=False)
     return _signed(builder, draft.public, issuer.private)
 
