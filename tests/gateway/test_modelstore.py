@@ -58,7 +58,7 @@ def test_promoting_what_is_in_use_changes_nothing(models: ModelStore) -> None:
 
 def test_unknown_names_and_versions_say_what_there_is(models: ModelStore) -> None:
     models.add("m", draft("a"), b"a")
-    with pytest.raises(GatewayError, match="FF-MODELSTORE-001.*m has no version 7; it has 1"):
+    with pytest.raises(GatewayError, match=r"FF-MODELSTORE-001.*m has no version 7; it has 1"):
         models.promote("m", 7, "test")
     with pytest.raises(GatewayError, match="models here are \\['m'\\]"):
         models.evidence("n", 1)

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from gateway.blocks import FeatureBlock
+from gateway.config import Config
 from gateway.store import Labelling, Recipe, Store
 from models.schema import FieldSpec, Schema
 from models.spec import DataSpec, NetworkSpec, RoundsSpec, TaskSpec, TrainingSpec
@@ -52,10 +53,36 @@ def fill(path: Path, ends: Sequence[str], runs: int = 6) -> None:
     with Store.open(path) as store:
         for end in ends:
             store.declare(end, Recipe("test", ("vibration", "temperature"), Labelling("remaining")))
-            store.append_features(end, rows(end, 0, runs))
+            if runs:
+                store.append_features(end, rows(end, 0, runs))
 
 
 def more(path: Path, end: str, first: int, runs: int = 1) -> None:
     """Further runs of an end."""
     with Store.open(path) as store:
         store.append_features(end, rows(end, first, runs))
+
+
+def config(folder: Path, ends: Sequence[str] = ("spindle-1", "spindle-2")) -> Config:
+    """A gateway whose cluster "spindles" these machines are; their tags are nobody's, the store has their rows already."""
+    fields = [
+        {"name": "vibration", "unit": "mm/s"},
+        {"name": "temperature", "unit": "degC"},
+        {"name": "cycle", "unit": "cycles", "role": "aux"},
+        {"name": "run", "role": "aux"},
+    ]
+    cluster = {
+        "name": "spindles",
+        "rows": {"on_change": "cycle"},
+        "group": "run",
+        "label": {"remaining": "cycle"},
+        "field": fields,
+    }
+    tags = {str(field["name"]): f"press/{field['name']}" for field in fields}
+    return Config.model_validate(
+        {
+            "gateway": {"name": "gateway-a", "data_dir": str(folder)},
+            "cluster": [cluster],
+            "end": [{"name": end, "cluster": "spindles", "tags": tags} for end in ends],
+        }
+    )
