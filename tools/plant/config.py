@@ -87,8 +87,9 @@ class MachineConfig(_Stream):
     """A simulated machine."""
 
     kind: Kind
-    runs: int | None = Field(
-        default=None, ge=1, description="Runs to failure before it stands still; default: endless."
+    runs: int | None = Field(default=None, ge=1, description="Runs to failure at the plant's pace; default: endless.")
+    after_s: float | None = Field(
+        default=None, gt=0, description="Seconds from cycle to cycle after these runs; default: it then stands still."
     )
     load: tuple[Share, Share] = Field(
         default=(0.4, 1.0), description="Range its jobs take their load from, in shares of the rated."
@@ -109,7 +110,7 @@ class MachineConfig(_Stream):
 
 
 class ReplayConfig(_Stream):
-    """A recorded machine: the rows of a file, each delivered once, in order; then run 0 as the end marker."""
+    """A recorded machine: the rows of a file, each delivered once, in order; then it stands still (run 0)."""
 
     file: Path = Field(description="CSV or Parquet with columns run, cycle and the fields; relative to this file.")
     tick_s: float | None = Field(default=None, ge=0.0, description="Seconds from row to row; default: the plant's.")

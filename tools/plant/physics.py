@@ -10,6 +10,7 @@ import math
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import count
 from typing import Literal
 
 import numpy as np
@@ -17,7 +18,7 @@ import numpy as np
 Kind = Literal["spindle", "pump"]
 
 COUNTERS = ("run", "cycle")
-"""What every row has beside its fields. The run counts from 1, the cycle within its run; both are 0 when the machine stands still."""
+"""What every row has beside its fields. The run counts from 1, the cycle within its run; run 0 is a machine that stands still."""
 
 FIELDS: dict[Kind, dict[str, str]] = {
     "spindle": {
@@ -39,7 +40,7 @@ FIELDS: dict[Kind, dict[str, str]] = {
 }
 """Fields of each kind with their units, in order. ``quality`` is 1 where the part or batch was good, 0 where it was scrap."""
 
-LIFE_CYCLES = 100.0
+LIFE_CYCLES = 50.0
 """Cycles a machine at its rated load and speed lasts, on average and without the acceleration by its own wear."""
 
 
@@ -79,13 +80,10 @@ class State:
 class Machine:
     """One machine: the same seed and name give the same rows, whatever else the plant does."""
 
-    def __init__(
-        self, name: str, kind: Kind, *, seed: int, regime: Regime | None = None, runs: int | None = None
-    ) -> None:
+    def __init__(self, name: str, kind: Kind, *, seed: int, regime: Regime | None = None) -> None:
         self.name = name
         self.kind = kind
         self._regime = regime or Regime()
-        self._runs = runs
         self._random = np.random.default_rng([seed, zlib.crc32(name.encode())])
 
     @property
@@ -94,15 +92,13 @@ class Machine:
         return tuple(FIELDS[self.kind])
 
     def rows(self) -> Iterator[Row]:
-        """Cycle after cycle, run after run; ends after the last run where the number of runs is limited."""
+        """Cycle after cycle, run after run, without end."""
         for row, _ in self.history():
             yield row
 
     def history(self) -> Iterator[tuple[Row, State]]:
         """As `rows`, with the hidden state behind each row. The state object is the machine's own: it changes with the next row."""
-        run = 0
-        while self._runs is None or run < self._runs:
-            run += 1
+        for run in count(1):
             for cycle, state in enumerate(self._run(), start=1):
                 yield Row(run, cycle, self._sense(state)), state
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from itertools import count
 
 from tools.plant.config import MachineConfig, PlantConfig, Protocol, ReplayConfig
 from tools.plant.faults import Injector
@@ -17,6 +18,9 @@ from tools.plant.physics import COUNTERS, FIELDS, Machine, Row
 from tools.plant.replay import read
 from tools.plant.servers import Channel, Server
 
+STANDSTILL_S = 0.5
+"""Seconds from reading to reading of a machine that stands still."""
+
 
 @dataclass(frozen=True, slots=True)
 class Stream:
@@ -25,8 +29,8 @@ class Stream:
     config: MachineConfig | ReplayConfig
     fields: tuple[str, ...]
     units: tuple[str, ...]
-    rows: Iterator[Row]
-    tick_s: float
+    rows: Iterator[tuple[Row, float]]
+    """Each row, and the seconds until the next."""
 
     @property
     def lossless(self) -> bool:
@@ -36,7 +40,8 @@ class Stream:
 
 def streams(config: PlantConfig) -> list[Stream]:
     """All machines of a plant. Raises ToolError FF-PLANT-002 where a recording cannot be read."""
-    return [*map(_machine(config), config.machines), *map(_replay(config), config.replays)]
+    machines = [_machine(config, machine) for machine in config.machines]
+    return machines + [_replay(config, replay) for replay in config.replays]
 
 
 async def run(config: PlantConfig, started: Callable[[Sequence[Stream]], None] = lambda _: None) -> None:
@@ -73,28 +78,23 @@ def where(config: PlantConfig, stream: Stream) -> list[tuple[str, str]]:
 
 
 async def _drive(stream: Stream, channel: Channel, seed: int) -> None:
-    """Cycle after cycle at the machine's pace, faults included; then a row of run 0: the machine stands still."""
+    """Cycle after cycle at the machine's pace, faults included.
+
+    Ticks that were missed, while waiting for a reader or on a busy computer, are not made up for.
+    """
     injector = Injector(stream.config.faults, stream.fields, seed=seed, name=stream.config.name)
-    pause = _pace(stream.tick_s)
-    last = Row(0, 0, (0.0,) * len(stream.fields))
-    for row in stream.rows:
-        await channel.put(injector.apply(row, time.time_ns()))
-        last = row
-        await pause()
-    await channel.put(injector.apply(Row(0, 0, last.values), time.time_ns()))
-
-
-def _pace(tick_s: float) -> Callable[[], Awaitable[None]]:
-    """Waits for the next tick. Ticks that were missed, while waiting for a reader or on a busy machine, are not made up for."""
     loop = asyncio.get_running_loop()
     due = loop.time()
-
-    async def pause() -> None:
-        nonlocal due
-        due = max(due + tick_s, loop.time())
+    for row, pause_s in stream.rows:
+        await channel.put(injector.apply(row, time.time_ns()))
+        due = max(due + pause_s, loop.time())
         await asyncio.sleep(due - loop.time())
 
-    return pause
+
+def _standstill(last: Row) -> Iterator[tuple[Row, float]]:
+    """After its last run a machine shows run 0, with the last values: its readers see that the run has ended, and that it is alive."""
+    for cycle in count(1):
+        yield Row(0, cycle, last.values), STANDSTILL_S
 
 
 def _servers(config: PlantConfig) -> dict[Protocol, Server]:
@@ -111,19 +111,31 @@ def _servers(config: PlantConfig) -> dict[Protocol, Server]:
     return servers
 
 
-def _machine(config: PlantConfig) -> Callable[[MachineConfig], Stream]:
-    def make(machine: MachineConfig) -> Stream:
-        model = Machine(machine.name, machine.kind, seed=config.plant.seed, regime=machine.regime, runs=machine.runs)
-        units = tuple(FIELDS[machine.kind].values())
-        return Stream(machine, model.fields, units, model.rows(), config.plant.tick_s)
+def _machine(config: PlantConfig, machine: MachineConfig) -> Stream:
+    model = Machine(machine.name, machine.kind, seed=config.plant.seed, regime=machine.regime)
 
-    return make
+    def rows() -> Iterator[tuple[Row, float]]:
+        tick_s, last = config.plant.tick_s, None
+        for row in model.rows():
+            if machine.runs is not None and row.run > machine.runs:
+                if machine.after_s is None:
+                    break
+                tick_s = machine.after_s
+            yield row, tick_s
+            last = row
+        yield from _standstill(last or row)
+
+    return Stream(machine, model.fields, tuple(FIELDS[machine.kind].values()), rows())
 
 
-def _replay(config: PlantConfig) -> Callable[[ReplayConfig], Stream]:
-    def make(replay: ReplayConfig) -> Stream:
-        recording = read(replay.file)
-        tick = config.plant.tick_s if replay.tick_s is None else replay.tick_s
-        return Stream(replay, recording.fields, ("",) * len(recording.fields), recording.rows(), tick)
+def _replay(config: PlantConfig, replay: ReplayConfig) -> Stream:
+    recording = read(replay.file)
+    tick_s = config.plant.tick_s if replay.tick_s is None else replay.tick_s
 
-    return make
+    def rows() -> Iterator[tuple[Row, float]]:
+        row = Row(0, 0, (0.0,) * len(recording.fields))
+        for row in recording.rows():
+            yield row, tick_s
+        yield from _standstill(row)
+
+    return Stream(replay, recording.fields, ("",) * len(recording.fields), rows())
