@@ -60,9 +60,9 @@ class Dataset:
 def build(spec: DataSpec, rows: Rows, name: str) -> Dataset:
     """Cut the rows of the end ``name`` into samples; deterministic, whatever the order of the rows.
 
-    Rows with a missing feature or an unknown group never enter a window; those left are taken by group in order of time. The first
-    window of a group starts at its first row, and every `DataSpec.stride` rows the next; a group shorter than the window gives one
-    window, padded at the front with its first row. A window whose last row is unlabelled is no sample.
+    Rows with an unknown group, or a feature that is missing or beyond float32, never enter a window; those left are taken by group in
+    order of time. The first window of a group starts at its first row, and every `DataSpec.stride` rows the next; a group shorter than
+    the window gives one window, padded at the front with its first row. A window whose last row is unlabelled is no sample.
 
     Held out are, by group, whole groups spread evenly in order of first appearance, the second one always among them; by time (and
     where there is only one group) the most recent share of the rows: windows that reach over that border are dropped.
@@ -70,14 +70,14 @@ def build(spec: DataSpec, rows: Rows, name: str) -> Dataset:
     """
     ordered = _Ordered.of(rows, name)
     first, last = _windows(ordered.starts, ordered.lengths, spec.window, spec.stride)
-    labelled = ~np.isnan(ordered.rows.label[last])
+    labelled = np.isfinite(ordered.label[last])
     first, last = first[labelled], last[labelled]
     groups = ordered.number[last]
     if spec.holdout_by == "group" and len(np.unique(groups)) > 1:
         held = np.isin(groups, _spread(np.unique(groups), spec.holdout))
         kept = np.ones(len(last), dtype=np.bool_)
     else:
-        held, kept = _most_recent(ordered.rows.time, first, last, spec.holdout)
+        held, kept = _most_recent(ordered.time, first, last, spec.holdout)
     return ordered.cut(first[kept], last[kept], spec.window, held[kept])
 
 
@@ -109,7 +109,10 @@ def class_numbers(spec: TaskSpec, y: NDArray[np.float32]) -> NDArray[np.int64]:
 class _Ordered:
     """Usable rows, group after group in order of first appearance, each by time."""
 
-    rows: Rows
+    time: NDArray[np.int64]
+    x: NDArray[np.float32]
+    group: NDArray[np.float64]
+    label: NDArray[np.float32]
     number: NDArray[np.int64]
     """Number of each row's group, in order of first appearance, shape (n,)."""
     starts: NDArray[np.int64]
@@ -125,19 +128,23 @@ class _Ordered:
                 f'end "{name}": {n} times come with features {rows.x.shape}, groups {rows.group.shape} and labels {rows.label.shape}',
                 hint="this is a defect of what made the rows, not of the plant; please report it",
             )
-        usable = ~np.isnan(rows.x).any(axis=1) & ~np.isnan(rows.group)
-        order = np.flatnonzero(usable)
-        order = order[np.argsort(rows.time[order], kind="stable")]
-        _, first, inverse = np.unique(rows.group[order], return_index=True, return_inverse=True)
+        with np.errstate(over="ignore"):
+            x, label = rows.x.astype(np.float32), rows.label.astype(np.float32)
+        usable = np.flatnonzero(np.isfinite(x).all(axis=1) & np.isfinite(rows.group))
+        by_time = usable[np.argsort(rows.time[usable], kind="stable")]
+        _, first, inverse = np.unique(rows.group[by_time], return_index=True, return_inverse=True)
         number = np.argsort(np.argsort(first))[inverse]
         by_group = np.argsort(number, kind="stable")
-        order, number = order[by_group], number[by_group]
+        order = by_time[by_group]
         lengths = np.bincount(number, minlength=len(first)).astype(np.int64)
         return cls(
-            Rows(rows.time[order], rows.x[order], rows.group[order], rows.label[order]),
-            number,
-            np.cumsum(lengths) - lengths,
-            lengths,
+            time=rows.time[order],
+            x=x[order],
+            group=rows.group[order],
+            label=label[order],
+            number=number[by_group],
+            starts=np.cumsum(lengths) - lengths,
+            lengths=lengths,
         )
 
     def cut(
@@ -145,13 +152,7 @@ class _Ordered:
     ) -> Dataset:
         """The windows that end at the rows ``last``; a row before ``first`` is replaced by it, which is the padding."""
         index = np.maximum(last[:, None] - np.arange(window - 1, -1, -1), first[:, None])
-        return Dataset(
-            self.rows.x.astype(np.float32)[index],
-            self.rows.label[last].astype(np.float32),
-            holdout,
-            self.rows.group[last],
-            self.rows.time[last],
-        )
+        return Dataset(self.x[index], self.label[last], holdout, self.group[last], self.time[last])
 
 
 def _windows(

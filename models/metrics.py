@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from models.dataset import class_numbers
 from models.learner import Tally
 from models.spec import TaskSpec
+from models.sums import add_by_name
 
 BINS = 1024
 """Bins of the score histogram behind the AUC of two classes; more classes share about as many."""
@@ -29,12 +30,8 @@ def tally(spec: TaskSpec, y: NDArray[np.float32], prediction: NDArray[np.float32
 
 
 def merge(tallies: Iterable[Tally]) -> Tally:
-    """The tally of all samples together."""
-    total: Tally = {}
-    for part in tallies:
-        for name, value in part.items():
-            total[name] = total[name] + value if name in total else value
-    return total
+    """The tally of all samples together. Raises ModelError FF-MODEL-010 where tallies do not fit together."""
+    return add_by_name(tallies)
 
 
 def metrics(spec: TaskSpec, tally: Tally) -> dict[str, float]:

@@ -13,6 +13,7 @@ from models.learner import Moments, Params
 from models.parameters import scaler
 from models.schema import Schema
 from models.spec import TaskSpec
+from models.sums import add_by_name
 
 RESOLUTION = 1e-6
 """A field whose standard deviation is below this share of its mean is constant, as far as float32 inputs can tell."""
@@ -31,12 +32,8 @@ def moments(spec: TaskSpec, schema: Schema, data: Dataset) -> Moments:
 
 
 def add(parts: Iterable[Moments]) -> Moments:
-    """Sums of several members, by name; scopes only some of them hold are kept."""
-    total: Moments = {}
-    for part in parts:
-        for name, value in part.items():
-            total[name] = total[name] + value if name in total else value
-    return total
+    """Moments of all members together. Raises ModelError FF-MODEL-010 where they do not fit together."""
+    return add_by_name(parts)
 
 
 def scaling(spec: TaskSpec, moments: Moments) -> Params:

@@ -48,9 +48,10 @@ def test_a_short_group_is_padded_with_its_first_row() -> None:
     assert numbers(data) == [[0, 0, 0, 1], [2, 3, 4, 5]]
 
 
-def test_rows_with_gaps_never_enter_a_window() -> None:
+@pytest.mark.parametrize("value", [NAN, float("inf"), 1e300])
+def test_rows_with_gaps_never_enter_a_window(value: float) -> None:
     source = rows([1, 1, 1, 1, NAN])
-    source.x[1, 1] = NAN
+    source.x[1, 1] = value
     assert numbers(build(DataSpec(window=3, holdout=0), source, "end")) == [[0, 2, 3]]
 
 

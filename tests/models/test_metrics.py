@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from models import metrics
+from models.errors import ModelError
 from models.spec import TaskSpec
 
 REGRESSION = TaskSpec(name="wear")
@@ -132,6 +133,14 @@ def test_no_sample_defines_nothing_and_disturbs_nothing(spec: TaskSpec) -> None:
     assert metrics.metrics(spec, none) == {}
     assert metrics.metrics(spec, metrics.merge([])) == {}
     assert metrics.metrics(spec, metrics.merge([none, some])) == metrics.metrics(spec, some)
+
+
+@pytest.mark.parametrize("value", [np.array([1.0, 2.0]), np.array([np.nan])])
+def test_tallies_that_do_not_fit_together_are_refused(value: NDArray[np.float64]) -> None:
+    ones = np.ones(3, dtype=np.float32)
+    tally = metrics.tally(REGRESSION, ones, ones)
+    with pytest.raises(ModelError, match=r"FF-MODEL-010.*squared"):
+        metrics.merge([tally, {**tally, "squared": value}])
 
 
 def test_certain_and_wrong_costs_much_but_not_infinity() -> None:

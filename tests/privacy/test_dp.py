@@ -66,7 +66,7 @@ def test_the_noise_does_not_depend_on_the_update() -> None:
 @pytest.mark.parametrize(
     ("noise_multiplier", "rounds", "delta", "expected"),
     [
-        (1.0, 1, 1e-5, 4.377),  # Balle and Wang 2018, figure 1 at sensitivity 1
+        (1.0, 1, 1e-5, 4.377),
         (0.5, 1, 1e-5, 9.997),
         (10.0, 100, 1e-5, 4.377),  # the same mu
     ],
