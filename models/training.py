@@ -112,7 +112,7 @@ def predict(spec: TaskSpec, schema: Schema, params: Params, x: NDArray[np.float3
 
 
 def evaluate(spec: TaskSpec, schema: Schema, params: Params, data: Dataset) -> Tally:
-    """Validate ``params`` on the held-out part of ``data``; the tally of no samples is empty of counts, not an error.
+    """Validate ``params`` on the held-out part of ``data``; with none held out its count is 0, which is no error.
 
     Raises ModelError FF-MODEL-003 where ``params`` do not fit, FF-MODEL-002 for a label that is no class.
     """
