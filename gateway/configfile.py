@@ -10,12 +10,14 @@ import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from importlib.resources import files
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from common import tomlmap
+from common.files import write_atomic
 from common.validation import Location, findings
 from connectors import registry
 from connectors.contract import SourceConfig
@@ -38,6 +40,17 @@ def load(path: Path) -> Config:
         document.complain(problem)
     document.refuse("FF-CONFIG-003")
     return config
+
+
+def write_sample(folder: Path) -> Path:
+    """Write the sample configuration into a folder that has none. Raises ConfigError."""
+    file = folder / "gateway.toml"
+    if file.exists():
+        hint = "choose another folder, or edit that file"
+        raise ConfigError("FF-CONFIG-004", f"{file} exists and is left as it is", hint=hint)
+    (folder / "conf.d").mkdir(parents=True, exist_ok=True)
+    write_atomic(file, (files("gateway") / "sample.toml").read_bytes())
+    return file
 
 
 @dataclass

@@ -1,0 +1,147 @@
+"""`fedfab gateway`: the daemon at the plant and what prepares it."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from gateway.config import Config
+    from gateway.probe import Reading
+
+app = typer.Typer(no_args_is_help=True)
+config_app = typer.Typer(no_args_is_help=True)
+app.add_typer(config_app, name="config", help="The configuration file explained.")
+
+ConfigFile = Annotated[Path, typer.Option("--config", "-c", help="The gateway's TOML file.")]
+DEFAULT_CONFIG = Path("gateway.toml")
+
+
+@app.command()
+def init(folder: Annotated[Path, typer.Argument(help="Where to write gateway.toml and conf.d/.")]) -> None:
+    """Write a commented configuration to start from; it passes `check` as it is."""
+    from gateway.configfile import write_sample
+
+    file = write_sample(folder)
+    console = Console()
+    console.print(f"wrote {file}", highlight=False)
+    console.print(f"next: edit it, then `fedfab gateway check -c {file} --probe`", highlight=False)
+
+
+@app.command()
+def check(
+    config: ConfigFile = DEFAULT_CONFIG,
+    probe: Annotated[
+        bool, typer.Option("--probe", help="Also connect to every source and read each tag once.")
+    ] = False,
+    timeout_s: Annotated[float, typer.Option(help="With --probe: how long to wait for a source, seconds.")] = 10.0,
+) -> None:
+    """Find every mistake in the configuration; exit status 2 if there is one, 1 if a probed source does not answer."""
+    import asyncio
+
+    from gateway import probe as probing
+    from gateway.configfile import load
+
+    loaded = load(config)
+    console = Console()
+    _summary(console, loaded)
+    if probe:
+        readings = asyncio.run(probing.probe(loaded.sources, timeout_s))
+        _readings(console, readings)
+        if any(reading.error for reading in readings):
+            raise typer.Exit(1)
+
+
+@app.command()
+def rebuild(config: ConfigFile = DEFAULT_CONFIG) -> None:
+    """Make all feature rows again from the raw samples; the gateway must not be running."""
+    from gateway import preparation
+    from gateway.configfile import load
+    from gateway.store import Store
+
+    loaded = load(config)
+    with Store.open(loaded.gateway.store) as store:
+        done = preparation.rebuild(loaded, store)
+        rows = store.counts()["features"]
+    table = Table("end", "field", "samples", "rejected", title="features made again")
+    for end, fields in done.counts().items():
+        for name, counts in fields.items():
+            rejected = ", ".join(f"{n} {rule}" for rule, n in counts.items() if n and rule != "samples")
+            table.add_row(end, name, str(counts["samples"]), rejected)
+    console = Console()
+    console.print(table)
+    for end in done.counts():
+        console.print(f"{end}: {rows.get(end, 0)} rows", highlight=False)
+    if done.damaged:
+        console.print(f"[bold red]{done.damaged} raw blocks are damaged and in no row[/]: FF-STORE-003")
+        raise typer.Exit(1)
+
+
+@config_app.command()
+def docs() -> None:
+    """Every option: what it takes, its default, its meaning (Markdown)."""
+    from gateway.configdocs import markdown
+
+    typer.echo(markdown())
+
+
+@config_app.command()
+def schema() -> None:
+    """JSON schema of the file, for editors that complete and check while typing."""
+    import json
+
+    from gateway import configdocs
+
+    typer.echo(json.dumps(configdocs.schema(), indent=2, ensure_ascii=False))
+
+
+def _summary(console: Console, config: Config) -> None:
+    parent = config.coordinator.url if config.coordinator else "none, learns alone"
+    suite = config.trust.suite if config.trust else "none"
+    console.print(
+        f"gateway [bold]{config.gateway.name}[/] · coordinator: {parent} · suite: {suite} · inference: {config.inference.listen}",
+        highlight=False,
+    )
+    table = Table("source", "type", "tags", title="sources")
+    for source in config.sources:
+        off = "" if source.enabled else " (not enabled)"
+        table.add_row(source.name + off, source.type, str(len(source.tag_names())))
+    console.print(table)
+    table = Table("cluster", "features", "label", "ends", "schema", title="clusters")
+    for cluster in config.clusters:
+        shape = cluster.row_schema
+        features = ", ".join(_with_unit(field.name, field.unit) for field in shape.fields)
+        ends = ", ".join(end.name for end in config.ends_of(cluster.name))
+        table.add_row(cluster.name, features, _with_unit(shape.label.name, shape.label.unit), ends, shape.digest())
+    console.print(table)
+
+
+def _readings(console: Console, readings: list[Reading]) -> None:
+    table = Table(
+        "source", "tag", "value", "unit", "quality", "source time", "gateway time", title="one reading of every tag"
+    )
+    for reading in readings:
+        units = reading.source.tag_units()
+        for sample in reading.samples:
+            value = "" if sample.value is None else str(sample.value)
+            quality = sample.quality.name.lower()
+            times = (_time(sample.source_time), _time(sample.gateway_time))
+            table.add_row(reading.source.name, sample.tag, value, units.get(sample.tag, ""), quality, *times)
+    console.print(table)
+    for reading in readings:
+        if reading.error:
+            console.print(f"[bold red]{reading.source.name}[/] does not answer: ", end="")
+            console.print(reading.error, markup=False, highlight=False)
+
+
+def _with_unit(name: str, unit: str) -> str:
+    return f"{name} ({unit})" if unit else name
+
+
+def _time(nanoseconds: int) -> str:
+    return datetime.fromtimestamp(nanoseconds / 1e9, UTC).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]

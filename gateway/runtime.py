@@ -1,0 +1,208 @@
+"""Drives every source into the store and the store's raw layer into features, each under its own supervision.
+
+For each source one task: start → read → store → acknowledge, and again; after a failure stop, wait, start behind the stored cursor. The
+first failure and the recovery are logged, not every attempt. One more task prepares features whenever raw samples have come in.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+import structlog
+
+from common.errors import FedfabError
+from connectors import registry
+from connectors.contract import Batch, Connector, Quality, SourceConfig
+from connectors.errors import ConnectorConfigError
+from gateway.config import Config
+from gateway.errors import StoreError
+from gateway.preparation import Preparation
+from gateway.store import Store
+
+log = structlog.get_logger(__name__)
+
+State = Literal["starting", "reading", "retrying", "refused", "stopped"]
+
+
+@dataclass(slots=True)
+class SourceStatus:
+    """How one source is doing."""
+
+    name: str
+    type: str
+    state: State = "starting"
+    """reading: data has come since the last start. refused: its configuration cannot work, so it is not tried again."""
+    readings: int = 0
+    bad: int = 0
+    """Readings of bad quality."""
+    last_data: int | None = None
+    """When the newest batch arrived, ns since the epoch; judge by this whether data still flows."""
+    failures: int = 0
+    """Failures since the last data; 0 is well."""
+    reconnects: int = 0
+    """Recoveries since the gateway started."""
+    last_error: str | None = None
+    """The newest failure, kept after the recovery."""
+
+
+@dataclass(frozen=True, slots=True)
+class Backoff:
+    """How long to wait before the next attempt: doubled each time, with jitter so that sources do not come all at once."""
+
+    first_s: float = 1.0
+    most_s: float = 60.0
+
+    def delay_s(self, failures: int, chance: random.Random) -> float:
+        """Seconds before attempt number ``failures`` + 1."""
+        return chance.uniform(0.5, 1.0) * min(self.most_s, self.first_s * 2.0 ** min(failures - 1, 30))
+
+
+class Runtime:
+    """All sources and the preparation of features of one gateway. ``create``, ``sleep`` and ``now`` are for tests."""
+
+    def __init__(
+        self,
+        config: Config,
+        store: Store,
+        *,
+        backoff: Backoff | None = None,
+        create: Callable[[SourceConfig], Connector] = lambda source: registry.get(source.type).create(source),
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        now: Callable[[], int] = time.time_ns,
+    ) -> None:
+        self._config = config
+        self._store = store
+        self._backoff = backoff or Backoff()
+        self._create = create
+        self._sleep = sleep
+        self._now = now
+        self._chance = random.Random()  # noqa: S311 - jitter needs no secrecy
+        self._preparation: Preparation | None = None
+        self._arrived = asyncio.Event()
+        self._writer = ThreadPoolExecutor(1, "store")
+        self._preparer = ThreadPoolExecutor(1, "features")
+        self.sources = {each.name: SourceStatus(each.name, each.type) for each in config.sources if each.enabled}
+
+    async def run(self) -> None:
+        """Work until cancelled; then stop every source, bring the features up to the raw layer and keep their state."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                for source in self._config.sources:
+                    if source.enabled:
+                        group.create_task(self._drive(source), name=f"source {source.name}")
+                group.create_task(self._prepare(), name="features")
+        finally:
+            await asyncio.shield(asyncio.to_thread(self._flush))
+
+    def status(self) -> dict[str, object]:
+        """For the daemon's status: each source, and what cleaning rejected, field by field. JSON-serialisable."""
+        preparation = self._preparation
+        return {
+            "sources": [asdict(status) for status in self.sources.values()],
+            "rejected": preparation.counts() if preparation else {},
+            "damaged_blocks": preparation.damaged if preparation else 0,
+        }
+
+    async def _drive(self, source: SourceConfig) -> None:
+        status = self.sources[source.name]
+        failed_at = 0
+        while True:
+            connector: Connector | None = None
+            try:
+                connector = self._create(source)
+                await connector.start(self._store.cursor(source.name))
+                while True:
+                    batch = await connector.read()
+                    await self._keep(source.name, batch)
+                    if status.failures:
+                        down_s = round((self._now() - failed_at) / 1e9, 1)
+                        log.info("source recovered", source=source.name, attempts=status.failures, down_s=down_s)
+                        status.reconnects += 1
+                    self._note(status, batch)
+            except asyncio.CancelledError:
+                status.state = "stopped"
+                raise
+            except ConnectorConfigError as error:
+                status.state, status.failures, status.last_error = "refused", 1, str(error)
+                log.error("source refused", source=source.name, code=error.code, problem=error.message, hint=error.hint)
+                return
+            except Exception as error:  # whatever one device or its driver does, the others go on
+                if not status.failures:
+                    failed_at = self._now()
+                    _report(source.name, error)
+                status.state, status.last_error = "retrying", str(error) or repr(error)
+                status.failures += 1
+            finally:
+                if connector is not None:
+                    await _stopped(source.name, connector)
+            await self._sleep(self._backoff.delay_s(status.failures, self._chance))
+
+    async def _keep(self, source: str, batch: Batch) -> None:
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(self._writer, self._store.append_raw, source, batch.samples, batch.cursor)
+        await batch.acknowledge()
+        self._arrived.set()
+
+    def _note(self, status: SourceStatus, batch: Batch) -> None:
+        status.state, status.failures = "reading", 0
+        status.last_data = self._now()
+        status.readings += len(batch.samples)
+        status.bad += sum(sample.quality == Quality.BAD for sample in batch.samples)
+
+    async def _prepare(self) -> None:
+        """Make features from what is there, then whenever something has arrived."""
+        failures = 0
+        while True:
+            try:
+                if await asyncio.get_running_loop().run_in_executor(self._preparer, self._advance):
+                    continue
+                if failures:
+                    log.info("features recovered", attempts=failures)
+                failures = 0
+                await self._arrived.wait()
+                self._arrived.clear()
+            except (
+                Exception
+            ) as error:  # a full disk, say: what could not be stored is made again from the last checkpoint
+                if not failures:
+                    log.error("features cannot be stored", problem=str(error))
+                failures += 1
+                self._preparation = None
+                await self._sleep(self._backoff.delay_s(failures, self._chance))
+
+    def _advance(self) -> bool:
+        if self._preparation is None:
+            self._preparation = Preparation(self._config, self._store)
+        return self._preparation.advance()
+
+    def _flush(self) -> None:
+        self._writer.shutdown(wait=True)
+        self._preparer.shutdown(wait=True)
+        try:
+            while self._advance():
+                pass
+            if self._preparation is not None:
+                self._preparation.checkpoint()
+        except StoreError as error:  # no reason not to stop: the next start makes up for it
+            log.error("features not brought up to date", code=error.code, problem=error.message, hint=error.hint)
+
+
+def _report(source: str, error: Exception) -> None:
+    if isinstance(error, FedfabError):
+        log.warning("source failed", source=source, code=error.code, problem=error.message, hint=error.hint)
+    else:
+        log.warning("source failed", source=source, problem=repr(error), exc_info=error)
+
+
+async def _stopped(source: str, connector: Connector) -> None:
+    """Stop, whatever the connector thinks of it: nothing that happens here may keep the source from being started again."""
+    try:
+        await connector.stop()
+    except Exception as error:
+        log.warning("source did not stop cleanly", source=source, problem=repr(error))
