@@ -172,6 +172,14 @@ def test_clusters_of_unlike_schemas_share_the_trunk() -> None:
     assert score(SPEC, tallies, "r2") > 0.5
 
 
+def test_every_batch_is_a_sign_of_life() -> None:
+    calls: list[None] = []
+    data = machine(1)
+    params = start(SPEC, [(SCHEMA, data)])
+    training.fit(SPEC, SCHEMA, params, data, name="end", round_=1, progress=lambda: calls.append(None))
+    assert len(calls) == 2 * 6, "two epochs of 192 samples in batches of 32"
+
+
 def test_no_training_sample_is_an_error_that_names_the_end() -> None:
     data = machine(1)
     held = dataset(data.x, data.y, True)
