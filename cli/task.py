@@ -1,0 +1,168 @@
+"""`fedfab task`: federated learning tasks at the coordinator."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from cli.connection import IDENTITY, URL, AsJson, Connection, Identity, Suite, SuiteOption, Url, print_json
+
+if TYPE_CHECKING:
+    from coordinator.client import Client
+    from coordinator.resources import Event, Task
+
+app = typer.Typer(help="Tasks at the coordinator: submit, list, watch, cancel.", no_args_is_help=True)
+
+Id = Annotated[str, typer.Argument(metavar="ID", help="The task, as `fedfab task submit` printed it.")]
+Out = Annotated[bool, typer.Option("--json", help="Print JSON lines instead of a table.")]
+
+ROWS = 12
+"""Rounds shown of each layer while a task runs; the last ones."""
+
+
+@app.command()
+def submit(
+    file: Annotated[Path, typer.Argument(help="Task file; config/task.toml explains every option.")],
+    coordinator: Url = URL,
+    identity: Identity = IDENTITY,
+    suite: SuiteOption = Suite.GM,
+    json: AsJson = False,
+) -> None:
+    """Check a task file, submit it and print the id of the task."""
+    from coordinator.configfile import load_task
+
+    spec = load_task(file)
+    task = Connection(coordinator, identity, suite).run(lambda client: client.submit(spec))
+    print_json(task) if json else typer.echo(task.id)
+
+
+@app.command("list")
+def list_(
+    state: Annotated[str | None, typer.Option(help="Only tasks in this state, e.g. running.")] = None,
+    coordinator: Url = URL,
+    identity: Identity = IDENTITY,
+    suite: SuiteOption = Suite.GM,
+    json: AsJson = False,
+) -> None:
+    """List tasks, latest first."""
+    found = Connection(coordinator, identity, suite).run(lambda client: client.tasks(state))
+    if json:
+        return print_json(found)
+    table = Table("id", "name", "layer", "state", "members", "submitted", "by", "why")
+    for task in found:
+        when = task.submitted.strftime("%F %R")
+        members = ", ".join(task.members)
+        table.add_row(task.id, task.name, task.spec.layer, task.state, members, when, task.submitted_by, task.reason)
+    Console().print(table)
+
+
+@app.command()
+def show(
+    task: Id, coordinator: Url = URL, identity: Identity = IDENTITY, suite: SuiteOption = Suite.GM, json: AsJson = False
+) -> None:
+    """Show a task."""
+    found = Connection(coordinator, identity, suite).run(lambda client: client.task(task))
+    print_json(found) if json else _show(found)
+
+
+@app.command()
+def watch(
+    task: Id, coordinator: Url = URL, identity: Identity = IDENTITY, suite: SuiteOption = Suite.GM, json: Out = False
+) -> None:
+    """Follow a task round by round until it ends. Exit status 0: it finished; 1: it failed or was cancelled."""
+
+    async def follow(client: Client) -> Task:
+        screen = _Screen(task)
+        with nullcontext() if json else Live(screen.table(), console=Console()) as live:
+            async for event in client.events(task):
+                if json:
+                    typer.echo(event.model_dump_json())
+                elif live is not None:
+                    screen.take(event)
+                    live.update(screen.table())
+        return await client.task(task)
+
+    found = Connection(coordinator, identity, suite).run(follow)
+    if not json:
+        _show(found)
+    raise typer.Exit(0 if found.state == "finished" else 1)
+
+
+@app.command()
+def cancel(
+    task: Id, coordinator: Url = URL, identity: Identity = IDENTITY, suite: SuiteOption = Suite.GM, json: AsJson = False
+) -> None:
+    """Cancel a task, at the members too."""
+    found = Connection(coordinator, identity, suite).run(lambda client: client.cancel(task))
+    print_json(found) if json else _show(found)
+
+
+@app.command()
+def resume(
+    task: Id, coordinator: Url = URL, identity: Identity = IDENTITY, suite: SuiteOption = Suite.GM, json: AsJson = False
+) -> None:
+    """Go on with a task that failed, after its last finished round."""
+    found = Connection(coordinator, identity, suite).run(lambda client: client.resume(task))
+    print_json(found) if json else _show(found)
+
+
+def _show(task: Task) -> None:
+    console = Console(highlight=False)
+    why = f": {task.reason}" if task.reason else ""
+    console.print(f"[bold]{task.name}[/] {task.id} {task.state}{why}", soft_wrap=True)
+    console.print(
+        f"  layer {task.spec.layer}, members {', '.join(task.members)}, submitted by {task.submitted_by}",
+        soft_wrap=True,
+    )
+
+
+class _Screen:
+    """The latest rounds of each layer; a round that a crash undid and that came again replaces itself."""
+
+    def __init__(self, task: str) -> None:
+        self._task = task
+        self._state = ""
+        self._rounds: dict[tuple[object, ...], dict[str, object]] = {}
+
+    def take(self, event: Event) -> None:
+        """Show one more event."""
+        body = event.body
+        if event.kind == "state":
+            self._state = str(body["state"])
+        elif event.kind == "round":
+            self._rounds[body["layer"], body["name"], body["round"], body["final"]] = dict(body)
+
+    def table(self) -> Table:
+        """What is shown now."""
+        latest = list(self._rounds.values())[-ROWS:]
+        metrics = list(dict.fromkeys(name for report in latest for name in _metrics(report)))
+        table = Table(
+            "layer", "name", "round", *metrics, "train loss", "missing", "s", title=f"task {self._task} {self._state}"
+        )
+        for report in latest:
+            found = _metrics(report)
+            table.add_row(
+                str(report["layer"]),
+                str(report["name"]),
+                "final" if report["final"] else str(report["round"]),
+                *(_figure(found.get(name)) for name in metrics),
+                _figure(report["train_loss"]),
+                ", ".join(map(str, missing)) if isinstance(missing := report["missing"], list) else "",
+                _figure(report["seconds"]),
+            )
+        return table
+
+
+def _metrics(report: dict[str, object]) -> dict[str, object]:
+    found = report["metrics"]
+    return found if isinstance(found, dict) else {}
+
+
+def _figure(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, int | float) else "–"

@@ -1,0 +1,119 @@
+"""The one database of a coordinator: how to connect, and how its schema comes to the present version.
+
+SQLite (a file in the data folder) or PostgreSQL, chosen by URL. Migrations are shipped in the package and run at start, in one
+transaction under a lock, so that two processes started together do it once and a crash leaves the old schema whole.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from alembic import command
+from alembic.config import Config as AlembicConfig
+from alembic.runtime.migration import MigrationContext
+from alembic.util import CommandError
+from sqlalchemy import Connection, Engine, MetaData, Select, create_engine, event, make_url, text
+from sqlalchemy.exc import ArgumentError, OperationalError
+from sqlalchemy.pool import NullPool
+
+from coordinator import tables
+from coordinator.errors import CoordinatorError
+from federation import database as federation_database
+from federation import tables as federation_tables
+from federation.database import Database
+
+METADATA: tuple[MetaData, ...] = (tables.metadata, federation_tables.metadata)
+"""What the migrations must arrive at: our tables, and those of the federation this database serves."""
+
+_MIGRATION_LOCK = 0x66656466  # "fedf": the advisory lock of PostgreSQL has only a number for a name
+
+
+def connect(url: str) -> Engine:
+    """An engine for ``url``, not connected yet. Raises CoordinatorError FF-COORD-010 for a URL we cannot use."""
+    return federation_database.connect(_checked(url))
+
+
+async def rows(database: Database, query: Select[Any]) -> list[dict[str, Any]]:
+    """The rows of a query, by name of the column."""
+    return await database.read(lambda connection: [dict(row) for row in connection.execute(query).mappings()])
+
+
+def migrate(url: str) -> tuple[str | None, str | None]:
+    """Bring the schema to the present version; returns the revision before (None: an empty database) and after.
+
+    Raises CoordinatorError FF-COORD-011 where the database cannot be reached, -012 where a newer fedfab has migrated it.
+    """
+    engine = _migrating(url)
+    try:
+        with engine.begin() as connection:
+            if connection.dialect.name == "postgresql":
+                connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATION_LOCK})
+            before = _revision(connection)
+            command.upgrade(alembic_config(connection), "head")
+            after = _revision(connection)
+    except OperationalError as error:
+        raise CoordinatorError(
+            "FF-COORD-011",
+            f"cannot reach the database {engine.url.render_as_string(hide_password=True)}: {error.orig}",
+            hint="is the server running, and are host, port, user and password in [coordinator] database right?",
+        ) from error
+    except CommandError as error:
+        raise CoordinatorError(
+            "FF-COORD-012",
+            f"the database {engine.url.render_as_string(hide_password=True)} is at revision {before}, unknown to this version: {error}",
+            hint="it was migrated by a newer fedfab; run that version, or restore the backup made before the upgrade",
+        ) from error
+    finally:
+        engine.dispose()
+    return before, after
+
+
+def alembic_config(connection: Connection) -> AlembicConfig:
+    """Configuration of Alembic for the migrations in this package, over an open connection."""
+    config = AlembicConfig()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    config.attributes["connection"] = connection
+    return config
+
+
+def _revision(connection: Connection) -> str | None:
+    return MigrationContext.configure(connection).get_current_revision()
+
+
+def _checked(url: str) -> str:
+    try:
+        parsed = make_url(url)
+        if parsed.drivername == "postgresql":
+            parsed = parsed.set(drivername="postgresql+psycopg")
+        if parsed.get_backend_name() not in ("sqlite", "postgresql"):
+            raise ArgumentError(f'"{parsed.get_backend_name()}" is neither sqlite nor postgresql')
+        if parsed.get_backend_name() == "sqlite" and parsed.database in (None, "", ":memory:"):
+            raise ArgumentError("a database in memory would forget every task")
+        parsed.get_dialect()
+    except ArgumentError as error:
+        raise CoordinatorError(
+            "FF-COORD-010",
+            f"[coordinator] database: {error}",
+            hint='expected "sqlite:////path/to/coordinator.db" or "postgresql://user@host/database"',
+        ) from error
+    return parsed.render_as_string(hide_password=False)
+
+
+def _migrating(url: str) -> Engine:
+    """An engine whose transactions hold DDL too: SQLite's driver would otherwise commit in front of each such statement. The
+    transaction locks the whole file, so it is the lock as well."""
+    engine = create_engine(_checked(url), poolclass=NullPool)
+    if engine.dialect.name == "sqlite":
+
+        @event.listens_for(engine, "connect")
+        def _(connection: Any, _record: object) -> None:
+            connection.isolation_level = None
+            connection.execute("PRAGMA journal_mode=WAL")
+            connection.execute("PRAGMA busy_timeout=60000")
+
+        @event.listens_for(engine, "begin")
+        def _(connection: Connection) -> None:
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+    return engine

@@ -1,0 +1,140 @@
+"""Tasks and their events, durable: `submitted -> running -> finished | failed | cancelled`, and from failed back (clauses 8.2, 8.9).
+
+Every change is one transaction that also writes the event which tells of it, so a watcher misses nothing, whatever crashes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Sequence
+from typing import Literal
+
+from pydantic import JsonValue
+from sqlalchemy import ColumnElement, Connection, insert, select, update
+
+from coordinator import tables
+from coordinator.db import rows
+from coordinator.errors import Conflict, NotFound
+from coordinator.resources import ENDED, Event, Task, TaskState, now_ms, plain
+from federation.database import Database
+from models.spec import TaskSpec
+
+_FROM: dict[TaskState, tuple[TaskState, ...]] = {
+    "submitted": ("failed",),
+    "running": ("submitted",),
+    "finished": ("running",),
+    "failed": ("submitted", "running"),
+    "cancelled": ("submitted", "running"),
+}
+
+
+class Tasks:
+    """The tasks in one database. One process writes; watchers in that process are woken by events, not by a timer."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._changed = asyncio.Event()
+
+    async def submit(self, spec: TaskSpec, members: Sequence[str], by: str) -> Task:
+        """Store a new task; it waits to be dispatched."""
+        row = {
+            "id": secrets.token_hex(8),
+            "name": spec.name,
+            "spec": spec.model_dump(mode="json"),
+            "members": list(members),
+            "state": "submitted",
+            "submitted_by": by,
+            "submitted": now_ms(),
+        }
+
+        def write(connection: Connection) -> None:
+            connection.execute(insert(tables.tasks).values(row))
+            _append(connection, str(row["id"]), "state", {"state": "submitted", "reason": ""})
+
+        await self._database.write(write)
+        self._wake()
+        return await self.get(str(row["id"]))
+
+    async def get(self, task: str) -> Task:
+        """The task of this id. Raises NotFound FF-COORD-020."""
+        found = await self._select(tables.tasks.c.id == task, limit=1)
+        if not found:
+            raise NotFound(
+                "FF-COORD-020", f'there is no task "{task}"', hint="fedfab task list shows the ids of all tasks"
+            )
+        return found[0]
+
+    async def list(self, *states: TaskState, limit: int = 100) -> list[Task]:
+        """Tasks in any of ``states`` (none given: all), latest first."""
+        return await self._select(*([tables.tasks.c.state.in_(states)] if states else []), limit=limit)
+
+    async def move(self, task: str, state: TaskState, reason: str = "") -> Task:
+        """Take the task to ``state``. Raises NotFound FF-COORD-020, Conflict FF-COORD-021 when it cannot go there from where it is."""
+        times = {"submitted": {"ended": None}, "running": {"started": now_ms()}}.get(state, {"ended": now_ms()})
+
+        def write(connection: Connection) -> bool:
+            moved = connection.execute(
+                update(tables.tasks)
+                .where(tables.tasks.c.id == task, tables.tasks.c.state.in_(_FROM[state]))
+                .values({"state": state, "reason": reason, **times})
+            )
+            if moved.rowcount:
+                _append(connection, task, "state", {"state": state, "reason": reason})
+            return bool(moved.rowcount)
+
+        moved = await self._database.write(write)
+        self._wake()
+        found = await self.get(task)
+        if not moved:
+            raise Conflict(
+                "FF-COORD-021",
+                f"task {task} is {found.state}, so it cannot become {state}; expected {' or '.join(_FROM[state])}",
+                hint="fedfab task show tells how it ended" if found.state in ENDED else "fedfab task watch follows it",
+            )
+        return found
+
+    async def record(self, task: str, kind: Literal["round", "result"], body: object) -> None:
+        """Add an event; ``body`` is anything that becomes a JSON object."""
+        content = plain(body)
+        await self._database.write(lambda connection: _append(connection, task, kind, content))
+        self._wake()
+
+    async def recorded(self, task: str, kind: Literal["round", "result"]) -> list[Event]:
+        """All events of one kind, in order."""
+        return await self._events(tables.events.c.task == task, tables.events.c.kind == kind)
+
+    async def events(self, task: str, *, after: int = 0, limit: int = 500, wait_s: float = 0.0) -> list[Event]:
+        """Events behind number ``after``, in order. Waits up to ``wait_s`` for the first, unless the task has ended.
+
+        Raises NotFound FF-COORD-020.
+        """
+        deadline = asyncio.get_running_loop().time() + wait_s
+        while True:
+            changed = self._changed
+            ended = (await self.get(task)).state in ENDED
+            found = await self._events(tables.events.c.task == task, tables.events.c.number > after, limit=limit)
+            remaining = deadline - asyncio.get_running_loop().time()
+            if found or ended or remaining <= 0:
+                return found
+            try:
+                await asyncio.wait_for(changed.wait(), remaining)
+            except TimeoutError:
+                return []
+
+    async def _events(self, *where: ColumnElement[bool], limit: int | None = None) -> list[Event]:
+        query = select(tables.events).where(*where).order_by(tables.events.c.number).limit(limit)
+        return [Event.model_validate(row) for row in await rows(self._database, query)]
+
+    async def _select(self, *where: ColumnElement[bool], limit: int) -> list[Task]:
+        latest_first = (tables.tasks.c.submitted.desc(), tables.tasks.c.id)
+        query = select(tables.tasks).where(*where).order_by(*latest_first).limit(limit)
+        return [Task.model_validate(row) for row in await rows(self._database, query)]
+
+    def _wake(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+
+def _append(connection: Connection, task: str, kind: str, body: JsonValue) -> None:
+    connection.execute(insert(tables.events).values(task=task, at=now_ms(), kind=kind, body=body))
