@@ -55,9 +55,9 @@ async def aggregate(
 
     With a checkpoint, a call with the same arguments goes on after the last finished round, and ends with the parameters of an
     undisturbed run, bit for bit. ``observe`` gets every round's report, and the final model's; a round that a crash undid is
-    reported again. Raises QuorumLost, FederationError.
+    reported again. Raises QuorumError, FederationError.
     """
-    run = _Run(spec, Members(learners, spec.rounds), name, layer, checkpoint, observe)
+    run = _Run(spec, Members(learners, spec.rounds), name=name, layer=layer, checkpoint=checkpoint, observe=observe)
     try:
         await run.prepare()
         while not run.over:
@@ -96,6 +96,7 @@ class _Run:
         self,
         spec: TaskSpec,
         members: Members,
+        *,
         name: str,
         layer: Layer,
         checkpoint: Checkpoint | None,

@@ -36,7 +36,7 @@ class Cluster:
         self._description: Description | None = None
 
     async def describe(self) -> Description:
-        """Schemas of all admitted, samples added up. Raises QuorumLost where too many are missing or refused."""
+        """Schemas of all admitted, samples added up. Raises QuorumError where too many are missing or refused."""
         found, _ = await self._members.ask(f"{self.name}: description", lambda learner: learner.describe())
         _, refused = admit(found, one_schema=True)
         for name, reason in refused.items():

@@ -1,10 +1,10 @@
 """Errors of this room; the codes are explained in ``docs/errors/federation.md``.
 
 FederationError
- ├── Refused        the other side said no, with its own code; asking again changes nothing
- ├── Unreachable    the other side could not be reached or broke off; asking again may help
- ├── MemberFailed   a member answered a request with an error
- └── QuorumLost     too few members answered
+ ├── RefusedError        the other side said no, with its own code; asking again changes nothing
+ ├── UnreachableError    the other side could not be reached or broke off; asking again may help
+ ├── MemberError   a member answered a request with an error
+ └── QuorumError     too few members answered
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ class FederationError(FedfabError):
     """Base of all errors of `federation`."""
 
 
-class Refused(FederationError):
+class RefusedError(FederationError):
     """The aggregator refused a call for good. ``status`` is HTTP's."""
 
     def __init__(self, code: str, message: str, *, hint: str = "", status: int = 400) -> None:
@@ -24,13 +24,13 @@ class Refused(FederationError):
         self.status = status
 
 
-class Unreachable(FederationError):
+class UnreachableError(FederationError):
     """The aggregator could not be reached, or the line broke; the caller tries again."""
 
 
-class MemberFailed(FederationError):
+class MemberError(FederationError):
     """A member answered a request with an error of its own."""
 
 
-class QuorumLost(FederationError):
+class QuorumError(FederationError):
     """Too few members answered for the round, or the task, to go on."""

@@ -12,7 +12,7 @@ import structlog
 
 from common.errors import FedfabError
 from federation import progress
-from federation.errors import FederationError, QuorumLost
+from federation.errors import FederationError, QuorumError
 from models.learner import Learner
 from models.spec import RoundsSpec
 
@@ -49,7 +49,7 @@ class Members:
         """Make ``call`` to all at once; ``take`` the answers one by one in the order of names.
 
         Who fails, or shows no progress for the task's ``deadline_s``, is left out; so is one whose answer ``take`` refuses.
-        Returns who is missing and why. Raises QuorumLost where that is too many.
+        Returns who is missing and why. Raises QuorumError where that is too many.
         """
         missing = dict(self.refused)
         async with asyncio.TaskGroup() as tasks:
@@ -87,7 +87,7 @@ class Members:
         answered = len(self.learners) - len(missing)
         if answered < needed:
             reasons = "; ".join(f"{name}: {reason}" for name, reason in missing.items())
-            raise QuorumLost(
+            raise QuorumError(
                 "FF-FED-031",
                 f"{what}: {answered} of {len(self.learners)} members answered, {needed} are needed. Missing: {reasons}",
                 hint="mend the members named, or lower rounds.quorum; the task goes on from its last finished round",

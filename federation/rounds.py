@@ -98,7 +98,7 @@ class Round:
 async def run_round(members: Members, round_: int, params: Params) -> Round:
     """Fit all members from ``params`` and average by samples; the same answers give the same bits in whatever order they come.
 
-    An update that does not fit the model counts as missing. Raises QuorumLost.
+    An update that does not fit the model counts as missing. Raises QuorumError.
     """
     start = time.perf_counter()
     mean = Mean(params)

@@ -1,0 +1,223 @@
+"""Large content on disk, sealed: one file each, written on from where it stands, so that an upload resumes where it was cut.
+
+An identifier is ``<owner>.<128 random bits>``: it says whose it is, and cannot be guessed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import secrets
+import time
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Collection
+from pathlib import Path
+from typing import Any
+
+from typing_extensions import Buffer
+
+from federation.errors import FederationError, RefusedError
+from trust.blob import CHUNK_BYTES, BlobOpener, BlobSealer, Manifest
+from trust.suite import TAG_BYTES, Suite
+
+PIECE_BYTES = 1 << 20
+"""Read and written at a time."""
+MAX_BYTES = 4 << 30
+ORPHAN_S = 7 * 86400
+"""An upload that no message has named after this time is abandoned."""
+
+_NAME = re.compile(r"[A-Za-z0-9_.-]{1,63}\.[0-9a-f]{32}")
+
+
+class BlobStore:
+    """The files of ``folder``. Everything that touches the disk runs in threads."""
+
+    def __init__(self, folder: Path, max_bytes: int = MAX_BYTES) -> None:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._folder, self._max_bytes = folder, max_bytes
+        self._uploads: dict[str, asyncio.Task[Any] | None] = {}
+
+    def size(self, blob: str) -> int:
+        """Bytes that have arrived; 0 where none has. Raises RefusedError FF-FED-015 for what is no identifier."""
+        try:
+            return self._path(blob).stat().st_size
+        except FileNotFoundError:
+            return 0
+
+    async def write(self, blob: str, offset: int, length: int, pieces: AsyncIterable[bytes]) -> int:
+        """Write on from ``offset``; what arrived stays where the line breaks. Returns the new offset; at ``length`` it is on disk.
+
+        A newer upload of the same blob takes over from one whose line is dead but does not know it yet.
+        Raises RefusedError FF-FED-016 (409) for an offset that is not where the blob stands, FF-FED-017 (413) for too many bytes.
+        """
+        await self._take_over(blob)
+        stands = self.size(blob)
+        if offset != stands:
+            raise RefusedError(
+                "FF-FED-016", f"the blob stands at {stands} bytes, the upload begins at {offset}", status=409
+            )
+        if length > self._max_bytes:
+            raise self._too_large(length)
+        handle = os.open(self._path(blob), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        try:
+            async for batch in _batches(pieces):
+                stands += sum(map(len, batch))
+                if stands > length:
+                    raise self._too_large(stands, length)
+                await asyncio.to_thread(os.writev, handle, batch)
+            if stands == length:
+                await asyncio.to_thread(os.fdatasync, handle)
+        finally:
+            os.close(handle)
+            if self._uploads.get(blob) is asyncio.current_task():
+                del self._uploads[blob]
+        return stands
+
+    async def read(self, blob: str, start: int = 0) -> AsyncIterator[bytes]:
+        """The bytes from ``start`` on. Raises FileNotFoundError."""
+        handle = os.open(self._path(blob), os.O_RDONLY)
+        try:
+            while piece := await asyncio.to_thread(os.pread, handle, PIECE_BYTES, start):
+                yield piece
+                start += len(piece)
+        finally:
+            os.close(handle)
+
+    async def drop(self, blobs: Collection[str]) -> None:
+        """Free these; those that are not there are free already."""
+        if blobs:
+            await asyncio.to_thread(lambda: [self._path(blob).unlink(missing_ok=True) for blob in blobs])
+
+    def seal(self, owner: str, suite: Suite, data: Buffer) -> tuple[str, Manifest]:
+        """``data`` as a new blob of ``owner``, whole and on disk. Blocking: call it in a thread; holds one chunk besides ``data``."""
+        blob = f"{owner}.{secrets.token_hex(16)}"
+        source = memoryview(data).cast("B")
+        sealer = BlobSealer(suite, len(source))
+        sealed = memoryview(bytearray(min(len(source), CHUNK_BYTES) + TAG_BYTES))
+        with self._path(blob).open("xb", buffering=0) as file:
+            for index in range(sealer.count):
+                plain = source[index * CHUNK_BYTES : (index + 1) * CHUNK_BYTES]
+                part = sealed[: len(plain) + TAG_BYTES]
+                sealer.chunk_into(index, plain, part)
+                file.write(part)
+            os.fdatasync(file.fileno())
+        return blob, sealer.manifest()
+
+    def open(self, blob: str, manifest: Manifest, progress: Callable[[], None]) -> bytearray:
+        """The plaintext of a blob that lies here. Blocking: call it in a thread; ``progress`` is called after each chunk.
+
+        Raises TrustError for bytes that are not what was sealed, FederationError FF-FED-018 where the file is not whole.
+        """
+        data, opener = bytearray(manifest.size), BlobOpener(manifest)
+        target = memoryview(data)
+        sealed = memoryview(bytearray(min(manifest.size, manifest.chunk_bytes) + TAG_BYTES))
+        if self.size(blob) != manifest.sealed_size:
+            raise wrong_length(manifest.sealed_size)
+        with self._path(blob).open("rb", buffering=0) as file:
+            for index in range(len(manifest.digests)):
+                out = target[index * manifest.chunk_bytes : (index + 1) * manifest.chunk_bytes]
+                part = sealed[: len(out) + TAG_BYTES]
+                file.readinto(part)
+                opener.chunk_into(index, part, out)
+                progress()
+        return data
+
+    async def old(self) -> list[str]:
+        """Blobs that nobody has written to for `ORPHAN_S`: abandoned, unless something names them."""
+        limit = time.time() - ORPHAN_S
+        return await asyncio.to_thread(
+            lambda: [path.name for path in self._folder.iterdir() if path.stat().st_mtime < limit]
+        )
+
+    async def _take_over(self, blob: str) -> None:
+        task = asyncio.current_task()
+        while (other := self._uploads.get(blob)) is not None and other is not task:
+            other.cancel()
+            await asyncio.wait([other])
+        self._uploads[blob] = task
+
+    def _path(self, blob: str) -> Path:
+        if not _NAME.fullmatch(blob):
+            raise RefusedError("FF-FED-015", f"{blob!r} is no name of a blob", status=404)
+        return self._folder / blob
+
+    def _too_large(self, got: int, limit: int | None = None) -> RefusedError:
+        return RefusedError(
+            "FF-FED-017",
+            f"the blob has {got} bytes, at most {limit or self._max_bytes} are taken",
+            hint="make the network smaller, or raise the aggregator's limit",
+            status=413,
+        )
+
+
+def owner(blob: str) -> str:
+    """Whose blob this is."""
+    return blob.rpartition(".")[0]
+
+
+async def open_stream(manifest: Manifest, pieces: AsyncIterable[bytes]) -> bytearray:
+    """The plaintext of a blob from its sealed bytes as they come; one chunk is opened in a thread while the next arrives.
+
+    Raises TrustError for bytes that are not what was sealed, FederationError FF-FED-018 where there are too few or too many.
+    """
+    data, opener = bytearray(manifest.size), BlobOpener(manifest)
+    target = memoryview(data)
+    opening: asyncio.Future[None] | None = None
+    index = 0
+    async for sealed in _chunks(manifest, pieces):
+        if opening is not None:
+            await opening
+        out = target[index * manifest.chunk_bytes :][: len(sealed) - TAG_BYTES]
+        opening = asyncio.ensure_future(asyncio.to_thread(opener.chunk_into, index, sealed, out))
+        index += 1
+    if opening is not None:
+        await opening
+    return data
+
+
+async def _chunks(manifest: Manifest, pieces: AsyncIterable[bytes]) -> AsyncIterator[bytearray]:
+    """The sealed chunks, each in a buffer of its own."""
+    ends = [(index + 1) * (manifest.chunk_bytes + TAG_BYTES) for index in range(len(manifest.digests) - 1)]
+    bounds = iter([*ends, manifest.sealed_size])
+    start, end = 0, next(bounds)
+    chunk, filled = bytearray(end), 0
+    async for piece in pieces:
+        rest = memoryview(piece)
+        while rest:
+            if start == end:
+                raise wrong_length(manifest.sealed_size)
+            part = rest[: end - start - filled]
+            chunk[filled : filled + len(part)] = part
+            filled, rest = filled + len(part), rest[len(part) :]
+            if start + filled == end:
+                yield chunk
+                start, end = end, next(bounds, end)
+                chunk, filled = bytearray(end - start), 0
+    if start != manifest.sealed_size:
+        raise wrong_length(manifest.sealed_size)
+
+
+def wrong_length(expected: int) -> FederationError:
+    """A blob that is shorter or longer than its manifest says."""
+    return FederationError(
+        "FF-FED-018",
+        f"expected a blob of {expected} bytes, got another length",
+        hint="it is asked for again; if this comes back, look at the disk that holds the blobs",
+    )
+
+
+async def _batches(pieces: AsyncIterable[bytes]) -> AsyncIterator[list[bytes]]:
+    """Small pieces gathered, so that a thread is worth its while; what came before the line broke is given, too."""
+    batch: list[bytes] = []
+    size = 0
+    try:
+        async for piece in pieces:
+            batch.append(piece)
+            size += len(piece)
+            if size >= PIECE_BYTES:
+                yield batch
+                batch, size = [], 0
+    except Exception:
+        yield batch
+        raise
+    yield batch

@@ -1,0 +1,117 @@
+"""What one participant must remember over a crash: sequence numbers, which messages it handled, what it answered.
+
+Memory holds it all for reading; the functions that write take a connection, so that they join the transaction of what they belong to.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from math import inf
+
+from sqlalchemy import Connection, Table, delete, insert, select
+
+from federation import tables
+from federation.database import Database
+from trust.envelope import Header
+from trust.replay import ReplayGuard
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """An answer given to a request: the body of the message, and the blob it names."""
+
+    task: str
+    sender: str
+    kind: str
+    request: str
+    content: bytes
+    blob: str | None
+
+
+class Journal:
+    """One for each `Node`, in the database of its outbox or of its hub."""
+
+    def __init__(self, database: Database) -> None:
+        with database.engine.connect() as connection:
+            sent = connection.execute(select(tables.sent)).all()
+            taken = connection.execute(select(tables.taken)).all()
+            answers = connection.execute(select(tables.answers)).all()
+        self._sent: dict[str, int] = {row.recipient: row.sequence for row in sent}
+        self._taken = {row.sender: _guard({row.sender: json.loads(row.state)}) for row in taken}
+        self._answers = {(row.task, row.sender, row.kind): Stored(*row) for row in answers}
+
+    def sequence(self, recipient: str) -> int:
+        """The next number towards ``recipient``. The first is the clock's, so that a new outbox does not repeat an old one's."""
+        self._sent[recipient] = self._sent.get(recipient, time.time_ns() // 1000) + 1
+        return self._sent[recipient]
+
+    def check(self, header: Header) -> None:
+        """Raises TrustError where the message was handled before (FF-TRUST-035), or is too old or from the future."""
+        probe = ReplayGuard()
+        if (guard := self._taken.get(header.sender)) is not None:
+            probe.load(guard.export())
+        probe.check(header)
+
+    def answered(self, task: str, sender: str, kind: str, request: str) -> Stored | None:
+        """The answer given to this very request, if it was the last of its kind."""
+        stored = self._answers.get((task, sender, kind))
+        return stored if stored is not None and stored.request == request else None
+
+    def take(self, header: Header) -> str:
+        """The message is handled. Returns the state to save with what it did."""
+        guard = self._taken.setdefault(header.sender, _guard({}))
+        guard.check(header)
+        return json.dumps(guard.export()[header.sender])
+
+    def store(self, answer: Stored) -> None:
+        """The answer is given; it takes the place of the last one of its kind."""
+        self._answers[answer.task, answer.sender, answer.kind] = answer
+
+    def forget(self, task: str) -> None:
+        """The task is over: its answers will not be asked for again."""
+        self._answers = {key: answer for key, answer in self._answers.items() if key[0] != task}
+
+
+def save_sent(connection: Connection, sequences: Iterable[tuple[str, int]]) -> None:
+    """Save the last sequence numbers used."""
+    for recipient, sequence in dict(sequences).items():
+        _replace(connection, tables.sent, {"recipient": recipient}, {"sequence": sequence})
+
+
+def save_taken(connection: Connection, sender: str, state: str) -> None:
+    """Save what `Journal.take` returned."""
+    _replace(connection, tables.taken, {"sender": sender}, {"state": state})
+
+
+def save_answer(connection: Connection, answer: Stored) -> list[str]:
+    """Save an answer; returns the blob of the one it replaces."""
+    key = {"task": answer.task, "sender": answer.sender, "kind": answer.kind}
+    columns = tables.answers.c
+    replaced = columns.task == answer.task, columns.sender == answer.sender, columns.kind == answer.kind
+    blobs = list(connection.scalars(select(columns.blob).where(*replaced, columns.blob.is_not(None))))
+    _replace(
+        connection, tables.answers, key, {"request": answer.request, "content": answer.content, "blob": answer.blob}
+    )
+    return blobs
+
+
+def delete_answers(connection: Connection, task: str) -> list[str]:
+    """Delete all answers of a task; returns their blobs."""
+    which = tables.answers.c.task == task
+    blobs = list(connection.scalars(select(tables.answers.c.blob).where(which, tables.answers.c.blob.is_not(None))))
+    connection.execute(delete(tables.answers).where(which))
+    return blobs
+
+
+def _replace(connection: Connection, table: Table, key: dict[str, str], values: dict[str, object]) -> None:
+    connection.execute(delete(table).where(*[table.c[name] == value for name, value in key.items()]))
+    connection.execute(insert(table), key | values)
+
+
+def _guard(state: dict[str, list[str]]) -> ReplayGuard:
+    guard = ReplayGuard(max_age_s=inf, max_skew_s=inf)  # age was judged when the message came
+    guard.load(state)
+    return guard

@@ -1,0 +1,145 @@
+"""Sealed messages on their way: durable when accepted, in order for each recipient, gone when acknowledged."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import asdict, dataclass
+
+from sqlalchemy import ColumnElement, Connection, delete, func, insert, select
+
+from federation import tables
+from federation.blobs import BlobStore
+from federation.database import Database
+from federation.errors import RefusedError
+from trust.envelope import peek
+
+CAPACITY = 10_000
+"""Messages that may wait for one recipient."""
+BATCH = 64
+"""Messages handed out at a time."""
+
+_messages = tables.messages
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """A message in a mailbox: its place there, and the sealed bytes."""
+
+    cursor: int
+    sealed: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Parcel:
+    """A sealed message, and the blob that goes with it."""
+
+    sealed: bytes
+    blob: str | None = None
+
+
+class Mailbox:
+    """The mailboxes of all participants in one database, and the blobs that waiting messages name.
+
+    A blob is freed with the last message that names it.
+    """
+
+    def __init__(self, database: Database, blobs: BlobStore, capacity: int = CAPACITY) -> None:
+        self._database, self._blobs, self._capacity = database, blobs, capacity
+        self._signals: dict[str, asyncio.Event] = {}
+
+    async def put(self, batch: Sequence[Parcel], also: Callable[[Connection], Iterable[str]] = lambda _: ()) -> int:
+        """Take in messages; all are durable when this returns, or none. One that is here already (by id) is left as it is.
+
+        ``also`` is done in the same commit, and returns blobs that may have become free by it. Returns how many were new.
+        Raises RefusedError FF-FED-014 where a mailbox is full, TrustError for an unreadable message.
+        """
+        rows: list[dict[str, object]] = []
+        for parcel in batch:
+            header = peek(parcel.sealed)
+            rows.append({"id": header.id, "sender": header.sender, "recipient": header.recipient} | asdict(parcel))
+
+        def work(connection: Connection) -> tuple[int, list[str]]:
+            added = self._insert(connection, rows)
+            return added, tables.unnamed(connection, set(also(connection)))
+
+        added, freed = await self._database.write(work)
+        await self._blobs.drop(freed)
+        for recipient in {str(row["recipient"]) for row in rows}:
+            if signal := self._signals.pop(recipient, None):
+                signal.set()
+        return added
+
+    async def fetch(self, recipient: str, after: int = 0, limit: int = BATCH) -> list[Delivery]:
+        """Messages for ``recipient`` behind the cursor ``after``, in the order they came."""
+
+        def work(connection: Connection) -> list[Delivery]:
+            query = (
+                select(_messages.c.cursor, _messages.c.sealed)
+                .where(_messages.c.recipient == recipient, _messages.c.cursor > after)
+                .order_by(_messages.c.cursor)
+                .limit(limit)
+            )
+            return [Delivery(cursor, sealed) for cursor, sealed in connection.execute(query)]
+
+        return await self._database.read(work)
+
+    async def wait(self, recipient: str, after: int, seconds: float, limit: int = BATCH) -> list[Delivery]:
+        """`fetch`, waiting for ``seconds`` until there is something; woken by `put`, never by a timer."""
+        try:
+            async with asyncio.timeout(seconds):
+                while True:
+                    signal = self._signals.setdefault(recipient, asyncio.Event())  # before the look, so none is missed
+                    if found := await self.fetch(recipient, after, limit):
+                        return found
+                    await signal.wait()
+        except TimeoutError:
+            return []
+
+    async def ack(self, recipient: str, cursors: Collection[int]) -> None:
+        """Forget these messages of ``recipient``, and blobs nobody waits for any more; unknown cursors do nothing."""
+        await self.put((), lambda connection: remove(connection, recipient, cursors))
+
+    async def withdraw(self, sender: str, ids: Collection[str]) -> None:
+        """Forget messages of ``sender`` that it wants no answer to any more, read or not."""
+        mine = (_messages.c.sender == sender) & _messages.c.id.in_(ids)
+        await self.put((), lambda connection: _remove(connection, mine))
+
+    async def may_read(self, reader: str, blob: str) -> bool:
+        """Whether a message waiting for ``reader``, or sent by it, names ``blob``."""
+        mine = (_messages.c.recipient == reader) | (_messages.c.sender == reader)
+        query = select(_messages.c.cursor).where(_messages.c.blob == blob, mine).limit(1)
+        return await self._database.read(lambda connection: connection.execute(query).first() is not None)
+
+    def _insert(self, connection: Connection, rows: list[dict[str, object]]) -> int:
+        ids = [row["id"] for row in rows]
+        known = set(connection.scalars(select(_messages.c.id).where(_messages.c.id.in_(ids))))
+        fresh = [row for row in rows if row["id"] not in known]
+        if not fresh:
+            return 0
+        waiting = (
+            select(_messages.c.recipient, func.count())
+            .where(_messages.c.recipient.in_({row["recipient"] for row in fresh}))
+            .group_by(_messages.c.recipient)
+        )
+        for recipient, count in connection.execute(waiting):
+            if count >= self._capacity:
+                raise RefusedError(
+                    "FF-FED-014",
+                    f'{count} messages wait for "{recipient}", more are not taken',
+                    hint=f'check that "{recipient}" runs and connects; it takes its messages when it is back',
+                    status=507,
+                )
+        connection.execute(insert(_messages), fresh)
+        return len(fresh)
+
+
+def remove(connection: Connection, recipient: str, cursors: Collection[int]) -> list[str]:
+    """Delete these messages of ``recipient``; returns the blobs they named."""
+    return _remove(connection, (_messages.c.recipient == recipient) & _messages.c.cursor.in_(cursors))
+
+
+def _remove(connection: Connection, which: ColumnElement[bool]) -> list[str]:
+    blobs = list(connection.scalars(select(_messages.c.blob).where(which, _messages.c.blob.is_not(None))))
+    connection.execute(delete(_messages).where(which))
+    return blobs
