@@ -217,6 +217,11 @@ class Store:
             for time, model, version, name, inputs, outputs in rows
         ]
 
+    def rows(self) -> dict[str, tuple[int, int]]:
+        """How many feature rows each end has, and the time of its newest; an end without rows is absent."""
+        query = "SELECT name, sum(count), max(last) FROM ends JOIN feature ON end_id = ends.id GROUP BY name"
+        return {name: (count, newest) for name, count, newest in self._select(query)}
+
     def counts(self) -> dict[str, dict[str, int]]:
         """Samples of each source, rows of each end, results of each model."""
         queries = {
