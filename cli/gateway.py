@@ -10,6 +10,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from cli import edge
+
 if TYPE_CHECKING:
     from gateway.config import Config
     from gateway.probe import Reading
@@ -17,6 +19,10 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True)
 config_app = typer.Typer(no_args_is_help=True)
 app.add_typer(config_app, name="config", help="The configuration file explained.")
+app.command()(edge.run)
+app.command()(edge.train)
+app.command()(edge.status)
+app.add_typer(edge.model, name="model", help="The models of this gateway: list, promote, roll back.")
 
 ConfigFile = Annotated[Path, typer.Option("--config", "-c", help="The gateway's TOML file.")]
 DEFAULT_CONFIG = Path("gateway.toml")
@@ -83,11 +89,13 @@ def rebuild(config: ConfigFile = DEFAULT_CONFIG) -> None:
 
 
 @config_app.command()
-def docs() -> None:
+def docs(
+    sources: Annotated[bool, typer.Option(help="Explain the sections of every type of source too.")] = True,
+) -> None:
     """Every option: what it takes, its default, its meaning (Markdown)."""
     from gateway.configdocs import markdown
 
-    typer.echo(markdown())
+    typer.echo(markdown(sources=sources))
 
 
 @config_app.command()

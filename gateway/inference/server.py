@@ -8,8 +8,7 @@ import ssl
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from importlib.metadata import version
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import orjson
@@ -18,6 +17,7 @@ from aiohttp import web
 from numpy.typing import NDArray
 
 from common.errors import FedfabError
+from gateway.errors import GatewayError
 from gateway.inference import tensors
 from gateway.inference.recorder import Prediction, Recorder
 from gateway.inference.shelf import Served, Shelf
@@ -46,7 +46,7 @@ class InferenceServer:
         ends: Mapping[str, Schema],
         latest: Latest,
         recorder: Recorder,
-        status: Callable[[], Mapping[str, object]],
+        status: Callable[[], Awaitable[Mapping[str, object]]],
         stale_after_s: float | None = None,
     ) -> None:
         self.shelf = shelf
@@ -82,20 +82,26 @@ class InferenceServer:
         return app
 
     async def start(self, host: str, port: int, tls: ssl.SSLContext | None) -> tuple[str, int]:
-        """Load the models in use and listen; answers with the address. Port 0 takes a free one."""
+        """Load the models in use and listen; answers with the address. Port 0 takes a free one.
+
+        Raises GatewayError FF-INFER-011 when the address cannot be had.
+        """
         await self.shelf.load_all()
         await self._runner.setup()
-        await web.TCPSite(self._runner, host, port, ssl_context=tls).start()
+        try:
+            await web.TCPSite(self._runner, host, port, ssl_context=tls).start()
+        except OSError as error:
+            raise GatewayError(
+                "FF-INFER-011",
+                f"cannot listen on {host}:{port} for predictions: {error.strerror}",
+                hint="another program, or another gateway, listens there: change [inference] listen, or stop it",
+            ) from error
         address: tuple[str, int] = self._runner.addresses[0][:2]
         log.info("inference listens", address=address, tls=tls is not None)
         return address
 
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def close(self) -> None:
+        """Take no more requests; those under way are answered first."""
         await self._runner.cleanup()
 
     async def _server(self, request: web.Request) -> web.Response:
@@ -105,7 +111,7 @@ class InferenceServer:
         return _json({"live": True, "ready": True})
 
     async def _status(self, request: web.Request) -> web.Response:
-        return _json(self.status())
+        return _json(await self.status())
 
     async def _models(self, request: web.Request) -> web.Response:
         models = self.shelf.models

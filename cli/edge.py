@@ -1,0 +1,176 @@
+"""`fedfab gateway run | train | status | model`: the gateway at work. Mounted by `cli.gateway`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from federation.rounds import RoundReport
+    from gateway.modelstore import ModelStore
+
+model = typer.Typer(no_args_is_help=True)
+
+ConfigFile = Annotated[Path, typer.Option("--config", "-c", help="The gateway's TOML file.")]
+ModelName = Annotated[str, typer.Argument(help="Name of the model, as `model list` shows it.")]
+DEFAULT_CONFIG = Path("gateway.toml")
+
+
+def run(config: ConfigFile = DEFAULT_CONFIG) -> None:
+    """Read the machines, serve predictions, learn with the coordinator; until SIGTERM or Ctrl-C."""
+    from common.log import configure
+    from gateway import daemon
+    from gateway.configfile import load
+
+    loaded = load(config)
+    configure(loaded.log.level, loaded.log.style)
+    daemon.run(loaded)
+
+
+def train(
+    task: Annotated[Path, typer.Argument(help="The task's TOML file.")],
+    config: ConfigFile = DEFAULT_CONFIG,
+    layer: Annotated[
+        str | None, typer.Option(help="cluster or end: overrides the task's own.", show_default=False)
+    ] = None,
+) -> None:
+    """Train the clusters of this gateway with no coordinator; a running gateway serves the new models at once."""
+    import asyncio
+
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    from coordinator.configfile import load as load_task
+    from gateway import alone
+    from gateway.configfile import load
+    from models.spec import TaskSpec
+
+    loaded = load(config)
+    spec = load_task(task, TaskSpec, hint="docs/learning.md explains every option of a task")
+    if layer is not None:
+        spec = TaskSpec.model_validate(spec.model_dump() | {"layer": layer})
+    console = Console()
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[metrics]}"),
+    )
+    with Progress(*columns, TimeElapsedColumn(), console=console) as progress:
+        bars = {}
+
+        async def observe(report: RoundReport) -> None:
+            if report.name not in bars:
+                bars[report.name] = progress.add_task(report.name, total=spec.rounds.max, metrics="")
+            metrics = " ".join(f"{name} {value:.4g}" for name, value in report.metrics.items())
+            progress.update(bars[report.name], completed=report.round, metrics=metrics)
+
+        results = asyncio.run(alone.learn(loaded, spec, observe))
+    for name, result in results.items():
+        _result(console, name, result)
+    if any("error" in result for result in results.values()):
+        raise typer.Exit(1)
+
+
+def status(
+    config: ConfigFile = DEFAULT_CONFIG,
+    as_json: Annotated[bool, typer.Option("--json", help="Everything, as JSON.")] = False,
+) -> None:
+    """Ask the running gateway how its sources, ends, tasks and models are."""
+    from gateway.configfile import load
+    from gateway.inference.client import status as ask
+
+    found = ask(load(config).inference)
+    console = Console()
+    if as_json:
+        console.print_json(data=found)
+        return
+    console.print(
+        f"gateway [bold]{found['gateway']}[/] · version {found['version']} · pid {found['pid']}", highlight=False
+    )
+    _table(console, "sources", ("name", "type", "state", "readings", "bad", "last_error"), found["sources"])
+    _table(console, "ends", ("name", "cluster", "rows"), found["ends"])
+    _table(console, "tasks", ("task", "name", "layer", "state", "reason"), found["tasks"])
+    models = [
+        {
+            "model": each["name"],
+            "in use": each["in_use"]["version"] if each["in_use"] else "none",
+            "newest": each["newest"]["version"],
+            "verdict": each["newest"]["verdict"],
+        }
+        for each in found["models"]
+    ]
+    _table(console, "models", ("model", "in use", "newest", "verdict"), models)
+
+
+@model.command("list")
+def list_models(config: ConfigFile = DEFAULT_CONFIG) -> None:
+    """All models of this gateway with their versions, metrics and why they are, or are not, in use."""
+    models = _models(config)
+    rows = []
+    for name in models.names():
+        in_use = models.in_use(name)
+        for version in models.versions(name):
+            evidence = models.evidence(name, version)
+            rows.append(
+                {
+                    "model": name,
+                    "version": version,
+                    "in use": "yes" if in_use and in_use.version == version else "",
+                    "made": evidence.created.astimezone().strftime("%Y-%m-%d %H:%M"),
+                    "task": evidence.task_id,
+                    "metrics": "\n".join(
+                        f"{end}: " + ", ".join(f"{metric} {value:.4g}" for metric, value in metrics.items())
+                        for end, metrics in evidence.metrics.items()
+                    ),
+                    "verdict": evidence.verdict,
+                }
+            )
+    _table(Console(), "models", ("model", "version", "in use", "made", "task", "metrics", "verdict"), rows)
+
+
+@model.command()
+def promote(
+    name: ModelName,
+    version: Annotated[int, typer.Argument(help="The version to serve.")],
+    config: ConfigFile = DEFAULT_CONFIG,
+) -> None:
+    """Put a version in use; a running gateway serves it from the next request on."""
+    in_use = _models(config).promote(name, version, "promoted by hand")
+    Console().print(f"{name}: version {in_use.version} is in use", highlight=False)
+
+
+@model.command()
+def rollback(name: ModelName, config: ConfigFile = DEFAULT_CONFIG) -> None:
+    """Put the version back in use that the current one replaced."""
+    in_use = _models(config).roll_back(name, "rolled back by hand")
+    Console().print(f"{name}: version {in_use.version} is in use", highlight=False)
+
+
+def _models(config: Path) -> ModelStore:
+    from gateway.configfile import load
+    from gateway.modelstore import ModelStore
+
+    return ModelStore(load(config).gateway.data_dir / "models")
+
+
+def _result(console: Console, name: str, result: dict[str, Any]) -> None:
+    if error := result.get("error"):
+        console.print(f"[bold red]{name}[/] {error['code']}: ", end="")
+        console.print(error["message"], markup=False, highlight=False)
+        return
+    end = "converged" if result["converged"] else "all rounds done"
+    console.print(
+        f"[bold]{name}[/] version {result['version']}: {result['verdict']} ({end} after {result['rounds']})",
+        highlight=False,
+    )
+
+
+def _table(console: Console, title: str, columns: tuple[str, ...], rows: list[dict[str, Any]]) -> None:
+    table = Table(*columns, title=title)
+    for row in rows:
+        table.add_row(*("" if row[column] is None else str(row[column]) for column in columns))
+    console.print(table)
