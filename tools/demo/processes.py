@@ -1,0 +1,105 @@
+"""The demo's processes: each has a name and a log; one that ends stops the demo, and none outlives it."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import signal
+import sys
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import NoReturn, Self
+
+from tools.errors import ToolError
+
+STOP_S = 10.0
+"""How long a process may take to end after SIGTERM before it is killed."""
+LAST_LINES = 15
+
+_PR_SET_PDEATHSIG = 1
+_libc = ctypes.CDLL(None)
+
+
+@dataclass(frozen=True, slots=True)
+class Child:
+    """One process."""
+
+    name: str
+    log: Path
+    process: asyncio.subprocess.Process
+
+
+class Processes:
+    """Starts processes and stops them all, in reverse order, when the block is left, however it is left."""
+
+    def __init__(self, folder: Path, logs: Path) -> None:
+        self.children: list[Child] = []
+        self._folder = folder
+        self._logs = logs
+
+    async def __aenter__(self) -> Self:
+        self._logs.mkdir(parents=True, exist_ok=True)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await asyncio.shield(self._stop())
+
+    async def start(self, name: str, *arguments: str) -> Child:
+        """Start `python -m <arguments>`; what it prints goes to ``<name>.log``."""
+        log = self._logs / f"{name}.log"
+        with log.open("ab") as output:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                *arguments,
+                cwd=self._folder,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                process_group=0,  # Ctrl-C is for the demo, which then stops them in order
+                preexec_fn=_die_with_the_demo,
+            )
+        child = Child(name, log, process)
+        self.children.append(child)
+        return child
+
+    async def watch(self) -> NoReturn:
+        """Wait until a process ends, which none should. Raises ToolError FF-DEMO-001 with its last words."""
+        waits = {asyncio.create_task(child.process.wait()): child for child in self.children}
+        try:
+            done, _ = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+        raise ended(waits[done.pop()])
+
+    async def _stop(self) -> None:
+        for child in reversed(self.children):
+            with suppress(ProcessLookupError):
+                child.process.send_signal(signal.SIGTERM)
+            try:
+                await asyncio.wait_for(child.process.wait(), STOP_S)
+            except TimeoutError:
+                with suppress(ProcessLookupError):
+                    child.process.kill()
+                await child.process.wait()
+
+
+def ended(child: Child) -> ToolError:
+    """What to say of a process that ended: its name, how, and its last lines."""
+    lines = child.log.read_text(errors="replace").splitlines()[-LAST_LINES:]
+    return ToolError(
+        "FF-DEMO-001",
+        f"the process {child.name} ended with exit code {child.process.returncode}; its last lines:\n"
+        + "\n".join(lines),
+        hint=f"the whole log is {child.log}",
+    )
+
+
+def _die_with_the_demo() -> None:
+    """Between fork and exec: even where the demo is killed, the kernel ends its processes."""
+    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
