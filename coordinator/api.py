@@ -125,7 +125,7 @@ async def version(services: Services, caller: Peer, inputs: Inputs) -> Version:
 
 async def health(services: Services, caller: Peer, inputs: Inputs) -> Health:
     """Show whether the coordinator can work."""
-    return Health(status="ok", running=len(await services.tasks.list("running", limit=1000)))
+    return Health(status="ok", running=len(await services.tasks.find("running", limit=1000)))
 
 
 async def openapi(services: Services, caller: Peer, inputs: Inputs) -> Document:
@@ -135,7 +135,7 @@ async def openapi(services: Services, caller: Peer, inputs: Inputs) -> Document:
 
 async def list_participants(services: Services, caller: Peer, inputs: Inputs) -> ParticipantList:
     """List who is enrolled, and when each was last in contact."""
-    return ParticipantList(items=await services.contacts.list())
+    return ParticipantList(items=await services.contacts.all())
 
 
 async def submit_task(services: Services, caller: Peer, inputs: NewTask) -> Task:
@@ -149,7 +149,7 @@ async def submit_task(services: Services, caller: Peer, inputs: NewTask) -> Task
 async def list_tasks(services: Services, caller: Peer, inputs: TaskFilter) -> TaskList:
     """List tasks, latest first."""
     states = () if inputs.state is None else (inputs.state,)
-    return TaskList(items=await services.tasks.list(*states, limit=inputs.limit))
+    return TaskList(items=await services.tasks.find(*states, limit=inputs.limit))
 
 
 async def show_task(services: Services, caller: Peer, inputs: OneTask) -> Task:
@@ -173,7 +173,7 @@ async def cancel_task(services: Services, caller: Peer, inputs: OneTask) -> Task
 
 async def list_models(services: Services, caller: Peer, inputs: ModelFilter) -> ModelList:
     """List models with their lineage and the metrics of each participant."""
-    return ModelList(items=await services.registry.list(inputs.name))
+    return ModelList(items=await services.registry.find(inputs.name))
 
 
 async def show_model(services: Services, caller: Peer, inputs: OneVersion) -> Model:

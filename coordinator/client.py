@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 from yarl import URL
 
 from coordinator.api import EventList, ModelList, ParticipantList, TaskList, Version
-from coordinator.errors import CallRefused, CoordinatorError
+from coordinator.errors import CallRefusedError, CoordinatorError
 from coordinator.operations import PREFIX, Problem
 from coordinator.resources import ENDED, Event, Model, Participant, Task
 from models.spec import TaskSpec
@@ -29,7 +29,7 @@ class Client:
     """Calls one coordinator at ``url`` (https://host:port). Every call may raise CoordinatorError.
 
     FF-COORD-040: it cannot be reached, or is not the one we trust. FF-COORD-041: what answers is no coordinator. A refusal is raised
-    as CallRefused with the code, message and hint of the coordinator.
+    as CallRefusedError with the code, message and hint of the coordinator.
     """
 
     def __init__(self, url: str, identity: Identity, trust: TrustStore) -> None:
@@ -129,7 +129,7 @@ class Client:
         if response.ok:
             return content
         problem = self._parsed(Problem, content)
-        raise CallRefused(problem.code, problem.detail, hint=problem.hint)
+        raise CallRefusedError(problem.code, problem.detail, hint=problem.hint)
 
     def _parsed(self, answer: type[Answer], content: bytes) -> Answer:
         try:

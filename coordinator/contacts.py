@@ -9,7 +9,7 @@ from sqlalchemy import Connection, insert, select, update
 from common.validation import Finding, nearest
 from coordinator import tables
 from coordinator.db import rows
-from coordinator.errors import Invalid
+from coordinator.errors import InvalidError
 from coordinator.resources import Participant, now_ms
 from federation.database import Database
 from trust.identity import Peer
@@ -34,7 +34,7 @@ class Contacts:
             self._written[peer.name] = (peer, now)
             await self._database.write(lambda connection: _write(connection, peer, now))
 
-    async def list(self) -> list[Participant]:
+    async def all(self) -> list[Participant]:
         """Everyone, by name."""
         found = await rows(self._database, select(tables.contacts).order_by(tables.contacts.c.name))
         return [
@@ -43,8 +43,8 @@ class Contacts:
         ]
 
     async def members(self, wanted: Sequence[str]) -> list[str]:
-        """The gateways a task goes to: those ``wanted``, or all where none is named. Raises Invalid naming each unknown one."""
-        enrolled = [participant.name for participant in await self.list() if participant.role == "gateway"]
+        """The gateways a task goes to: those ``wanted``, or all where none is named. Raises InvalidError naming each unknown one."""
+        enrolled = [participant.name for participant in await self.all() if participant.role == "gateway"]
         expected = f"one of {', '.join(enrolled)}" if enrolled else "a gateway that has called before; none has"
         unknown = [
             Finding(("members", i), f'gateway "{name}" is not enrolled', expected, f'"{name}"', nearest(name, enrolled))
@@ -52,7 +52,7 @@ class Contacts:
             if name not in enrolled
         ]
         if unknown or not enrolled:
-            raise Invalid(unknown or [Finding(("members",), "no gateway is enrolled yet", expected, "nothing")])
+            raise InvalidError(unknown or [Finding(("members",), "no gateway is enrolled yet", expected, "nothing")])
         return list(dict.fromkeys(wanted)) or enrolled
 
 

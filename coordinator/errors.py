@@ -2,11 +2,11 @@
 
 CoordinatorError
  ├── FileError     a configuration or task file cannot be used
- ├── NotFound      there is nothing of that name                HTTP 404
- ├── Conflict      it makes no sense in the present state       HTTP 409
- ├── Invalid       what was sent does not fit, field by field   HTTP 422
- ├── Refused       the caller may not                           HTTP 403
- └── CallRefused   at the client: what the coordinator answered, with its code
+ ├── NotFoundError      there is nothing of that name                HTTP 404
+ ├── ConflictError      it makes no sense in the present state       HTTP 409
+ ├── InvalidError       what was sent does not fit, field by field   HTTP 422
+ ├── ForbiddenError       the caller may not                           HTTP 403
+ └── CallRefusedError   at the client: what the coordinator answered, with its code
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ class FileError(CoordinatorError):
     """A file that cannot be read, or does not say what it should."""
 
 
-class NotFound(CoordinatorError):  # noqa: N818 - it names an answer, HTTP's 404
+class NotFoundError(CoordinatorError):
     """There is no such task, model or version."""
 
 
-class Conflict(CoordinatorError):  # noqa: N818
+class ConflictError(CoordinatorError):
     """The call makes no sense in the present state."""
 
 
-class Refused(CoordinatorError):  # noqa: N818
+class ForbiddenError(CoordinatorError):
     """The caller's role does not allow it."""
 
 
-class Invalid(CoordinatorError):  # noqa: N818
+class InvalidError(CoordinatorError):
     """Fields that do not fit."""
 
     def __init__(self, findings: Sequence[Finding]) -> None:
@@ -49,5 +49,5 @@ class Invalid(CoordinatorError):  # noqa: N818
         self.findings = findings
 
 
-class CallRefused(CoordinatorError):
+class CallRefusedError(CoordinatorError):
     """What the coordinator answered to a client."""

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 from common.errors import FedfabError
 from common.validation import Finding, findings
 from coordinator.api import OPERATIONS, Services
-from coordinator.errors import Conflict, CoordinatorError, Invalid, NotFound, Refused
+from coordinator.errors import ConflictError, CoordinatorError, ForbiddenError, InvalidError, NotFoundError
 from coordinator.operations import FieldProblem, Inputs, Operation, Problem
 from trust.errors import TrustError
 from trust.identity import Peer, TrustStore
@@ -24,10 +24,10 @@ log = structlog.get_logger()
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 _STATUS: dict[type[CoordinatorError], HTTPStatus] = {
-    NotFound: HTTPStatus.NOT_FOUND,
-    Conflict: HTTPStatus.CONFLICT,
-    Invalid: HTTPStatus.UNPROCESSABLE_ENTITY,
-    Refused: HTTPStatus.FORBIDDEN,
+    NotFoundError: HTTPStatus.NOT_FOUND,
+    ConflictError: HTTPStatus.CONFLICT,
+    InvalidError: HTTPStatus.UNPROCESSABLE_ENTITY,
+    ForbiddenError: HTTPStatus.FORBIDDEN,
 }
 _Model = TypeVar("_Model", bound=BaseModel)
 _CALLER = web.RequestKey("caller", Peer)
@@ -73,7 +73,7 @@ def _checked(model: type[_Model], validate: Callable[[type[_Model]], _Model]) ->
     try:
         return validate(model)
     except ValidationError as error:
-        raise Invalid(list(findings(model, error))) from error
+        raise InvalidError(list(findings(model, error))) from error
 
 
 @web.middleware
@@ -82,9 +82,9 @@ async def _problems(request: web.Request, handler: Handler) -> web.StreamRespons
         return await handler(request)
     except web.HTTPException as error:
         return _problem(error.status, "FF-COORD-001", error.text or error.reason, allow=error.headers.get("Allow"))
-    except Invalid as error:
-        return _problem(_STATUS[Invalid], error.code, error.message, hint=error.hint, findings=error.findings)
-    except (NotFound, Conflict, Refused) as error:
+    except InvalidError as error:
+        return _problem(_STATUS[InvalidError], error.code, error.message, hint=error.hint, findings=error.findings)
+    except (NotFoundError, ConflictError, ForbiddenError) as error:
         return _problem(_STATUS[type(error)], error.code, error.message, hint=error.hint)
     except FedfabError as error:
         log.error("a call failed", method=request.method, path=request.path, error=str(error))
@@ -102,9 +102,9 @@ def _operators_only(trust: TrustStore) -> Any:
         try:
             caller = peer(request.transport, trust)
         except TrustError as error:
-            raise Refused(error.code, error.message, hint=error.hint) from error
+            raise ForbiddenError(error.code, error.message, hint=error.hint) from error
         if caller.role != "operator":
-            raise Refused(
+            raise ForbiddenError(
                 "FF-COORD-003",
                 f'"{caller.name}" has the role {caller.role}; only an operator may call the management API',
                 hint="use a certificate of `fedfab pki issue --role operator`",

@@ -16,7 +16,7 @@ from trust.identity import Peer
 PREFIX = "/api/v1"
 
 Mode = Literal["validation", "serialization"]
-Refs = Mapping[tuple[type[BaseModel], Mode], Mapping[str, object]]
+Refs = Mapping[Any, Mapping[str, object]]
 
 
 class Inputs(BaseModel):
@@ -65,7 +65,8 @@ class Operation(Generic[S, I]):
     def body(self) -> type[BaseModel] | None:
         """Model of the JSON body; None where the call has none."""
         field = self.inputs.model_fields.get("body")
-        return field.annotation if field is not None else None
+        annotation = field.annotation if field is not None else None
+        return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
 
     def in_path(self, name: str) -> bool:
         """Whether the parameter stands in the path."""
@@ -75,7 +76,10 @@ class Operation(Generic[S, I]):
 def document(operations: Sequence[Operation[Any, Any]], title: str, description: str, version: str) -> dict[str, Any]:
     """The OpenAPI 3.1 document of all operations."""
     read: set[type[BaseModel]] = {operation.body for operation in operations if operation.body is not None}
-    shown = {Problem, *(operation.answer for operation in operations if operation.answer is not None)}
+    shown: set[type[BaseModel]] = {
+        Problem,
+        *(operation.answer for operation in operations if operation.answer is not None),
+    }
     modes: list[tuple[type[BaseModel], Mode]] = [
         *((model, "validation") for model in sorted(read, key=_name)),
         *((model, "serialization") for model in sorted(shown, key=_name)),

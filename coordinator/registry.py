@@ -14,7 +14,7 @@ from sqlalchemy import Connection, func, insert, select, update
 from common.files import write_atomic
 from coordinator import tables
 from coordinator.db import rows
-from coordinator.errors import Conflict, CoordinatorError, NotFound
+from coordinator.errors import ConflictError, CoordinatorError, NotFoundError
 from coordinator.resources import Metrics, Model, Task, now_ms, plain
 from federation.database import Database
 from models import metrics as model_metrics
@@ -33,7 +33,7 @@ class Registry:
         self._database = database
         self._folder = folder
 
-    async def list(self, name: str | None = None) -> list[Model]:
+    async def find(self, name: str | None = None) -> list[Model]:
         """All versions, or those of ``name``, by name and version."""
         query = select(tables.models).order_by(tables.models.c.name, tables.models.c.version)
         if name is not None:
@@ -41,13 +41,13 @@ class Registry:
         return [Model.model_validate(row) for row in await rows(self._database, query)]
 
     async def get(self, name: str, version: int) -> Model:
-        """One version. Raises NotFound FF-COORD-030."""
-        versions = {model.version: model for model in await self.list(name)}
+        """One version. Raises NotFoundError FF-COORD-030."""
+        versions = {model.version: model for model in await self.find(name)}
         if version not in versions:
             known = (
                 f"its versions are {', '.join(map(str, versions))}" if versions else "there is no model of that name"
             )
-            raise NotFound(
+            raise NotFoundError(
                 "FF-COORD-030",
                 f'model "{name}" has no version {version}; {known}',
                 hint="fedfab model list shows all models and versions",
@@ -56,10 +56,10 @@ class Registry:
 
     async def in_use(self, name: str) -> Model | None:
         """The promoted version; None where none is."""
-        return next((model for model in await self.list(name) if model.state == "promoted"), None)
+        return next((model for model in await self.find(name) if model.state == "promoted"), None)
 
     async def params(self, name: str, version: int) -> bytes:
-        """The parameters as safetensors. Raises NotFound FF-COORD-030, CoordinatorError FF-COORD-032 when they are damaged."""
+        """The parameters as safetensors. Raises NotFoundError FF-COORD-030, CoordinatorError FF-COORD-032 when they are damaged."""
         model = await self.get(name, version)
         path = self._path(name, model.task)
         try:
@@ -93,7 +93,7 @@ class Registry:
         await asyncio.to_thread(write_atomic, self._path(task.name, task.id), data)
 
         def write(connection: Connection) -> int:
-            known = connection.scalar(select(_models.version).where(_models.task == task.id))
+            known: int | None = connection.scalar(select(_models.version).where(_models.task == task.id))
             if known is not None:
                 return known
             parent = connection.scalar(select(_in_use.version).where(_in_use.name == task.name))
@@ -123,14 +123,14 @@ class Registry:
         return await self.get(task.name, await self._database.write(write))
 
     async def promote(self, name: str, version: int, who: str) -> Model:
-        """Put a version in use, whatever its metrics: the decision of an operator. Raises NotFound FF-COORD-030."""
+        """Put a version in use, whatever its metrics: the decision of an operator. Raises NotFoundError FF-COORD-030."""
         if (await self.get(name, version)).state != "promoted":
             why = f"promoted by {who}"
             await self._database.write(lambda connection: _promote(connection, name, version, who=who, why=why))
         return await self.get(name, version)
 
     async def roll_back(self, name: str, who: str) -> Model:
-        """Put the version back in use that the present one replaced. Raises Conflict FF-COORD-031 when there is none."""
+        """Put the version back in use that the present one replaced. Raises ConflictError FF-COORD-031 when there is none."""
 
         def write(connection: Connection) -> int | None:
             row = connection.execute(select(tables.in_use).where(_in_use.name == name)).mappings().one_or_none()
@@ -149,7 +149,7 @@ class Registry:
 
         version = await self._database.write(write)
         if version is None:
-            raise Conflict(
+            raise ConflictError(
                 "FF-COORD-031",
                 f'model "{name}": no version was in use before the present one',
                 hint="fedfab model list shows all versions; promote the one you want",

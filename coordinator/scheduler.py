@@ -14,7 +14,7 @@ from federation.remote import RemoteLearner
 
 from common.errors import FedfabError
 from coordinator.contacts import Contacts
-from coordinator.errors import Conflict
+from coordinator.errors import ConflictError
 from coordinator.registry import Registry
 from coordinator.resources import Model, Task
 from coordinator.tasks import Tasks
@@ -56,7 +56,7 @@ class Scheduler:
                 self._jobs[task.id] = group.create_task(self._carry(task), name=f"task {task.id}")
 
     async def submit(self, spec: TaskSpec, by: str) -> Task:
-        """Take a task on. Raises Invalid where a member is not enrolled."""
+        """Take a task on. Raises InvalidError where a member is not enrolled."""
         members = await self._participants.members(spec.members)
         task = await self._tasks.submit(spec, members, by)
         log.info("task submitted", task=task.id, name=task.name, members=members, by=by)
@@ -64,13 +64,13 @@ class Scheduler:
         return task
 
     async def resume(self, task_id: str, by: str) -> Task:
-        """Go on with a task that failed, after its last finished round (clause 9.4.3l). Raises NotFound, Conflict."""
+        """Go on with a task that failed, after its last finished round (clause 9.4.3l). Raises NotFoundError, ConflictError."""
         task = await self._tasks.move(task_id, "submitted", f"resumed by {by}")
         self._new.put_nowait(task)
         return task
 
     async def cancel(self, task_id: str, by: str) -> Task:
-        """End a task, here and at its members; one that is away is told when it returns. Raises NotFound, Conflict."""
+        """End a task, here and at its members; one that is away is told when it returns. Raises NotFoundError, ConflictError."""
         task = await self._tasks.move(task_id, "cancelled", f"cancelled by {by}")
         job = self._jobs.get(task_id)
         if job is not None:
@@ -80,11 +80,11 @@ class Scheduler:
         return task
 
     async def promote(self, name: str, version: int, by: str) -> Model:
-        """Put a version in use, at its members too. Raises NotFound."""
+        """Put a version in use, at its members too. Raises NotFoundError."""
         return await self._deploy(await self._registry.promote(name, version, by))
 
     async def roll_back(self, name: str, by: str) -> Model:
-        """Put the version before back in use, at its members too. Raises Conflict where there is none."""
+        """Put the version before back in use, at its members too. Raises ConflictError where there is none."""
         return await self._deploy(await self._registry.roll_back(name, by))
 
     async def _carry(self, task: Task) -> None:
@@ -100,7 +100,7 @@ class Scheduler:
                     )
                     task = await self._tasks.move(task.id, "running")
                 await (self._cloud(task) if task.spec.layer == "cloud" else self._below(task))
-        except Conflict:
+        except ConflictError:
             log.info("task ended meanwhile", task=task.id)
         except FedfabError as error:
             await self._fail(task, str(error))

@@ -51,7 +51,7 @@ tasks = Table(
     Column("spec", JSON, nullable=False),
     Column("members", JSON, nullable=False),
     Column("state", String(16), nullable=False, index=True),
-    Column("reason", Text, nullable=False, server_default=""),
+    Column("reason", Text, nullable=False),
     Column("submitted_by", String(64), nullable=False),
     Column("submitted", BigInteger, nullable=False),
     Column("started", BigInteger),

@@ -15,7 +15,7 @@ from sqlalchemy import ColumnElement, Connection, insert, select, update
 
 from coordinator import tables
 from coordinator.db import rows
-from coordinator.errors import Conflict, NotFound
+from coordinator.errors import ConflictError, NotFoundError
 from coordinator.resources import ENDED, Event, Task, TaskState, now_ms, plain
 from federation.database import Database
 from models.spec import TaskSpec
@@ -44,6 +44,7 @@ class Tasks:
             "spec": spec.model_dump(mode="json"),
             "members": list(members),
             "state": "submitted",
+            "reason": "",
             "submitted_by": by,
             "submitted": now_ms(),
         }
@@ -57,21 +58,25 @@ class Tasks:
         return await self.get(str(row["id"]))
 
     async def get(self, task: str) -> Task:
-        """The task of this id. Raises NotFound FF-COORD-020."""
+        """The task of this id. Raises NotFoundError FF-COORD-020."""
         found = await self._select(tables.tasks.c.id == task, limit=1)
         if not found:
-            raise NotFound(
+            raise NotFoundError(
                 "FF-COORD-020", f'there is no task "{task}"', hint="fedfab task list shows the ids of all tasks"
             )
         return found[0]
 
-    async def list(self, *states: TaskState, limit: int = 100) -> list[Task]:
+    async def find(self, *states: TaskState, limit: int = 100) -> list[Task]:
         """Tasks in any of ``states`` (none given: all), latest first."""
         return await self._select(*([tables.tasks.c.state.in_(states)] if states else []), limit=limit)
 
     async def move(self, task: str, state: TaskState, reason: str = "") -> Task:
-        """Take the task to ``state``. Raises NotFound FF-COORD-020, Conflict FF-COORD-021 when it cannot go there from where it is."""
-        times = {"submitted": {"ended": None}, "running": {"started": now_ms()}}.get(state, {"ended": now_ms()})
+        """Take the task to ``state``. Raises NotFoundError FF-COORD-020, ConflictError FF-COORD-021 when it cannot go there from where it is."""
+        stamps: dict[TaskState, dict[str, int | None]] = {
+            "submitted": {"ended": None},
+            "running": {"started": now_ms()},
+        }
+        times = stamps.get(state, {"ended": now_ms()})
 
         def write(connection: Connection) -> bool:
             moved = connection.execute(
@@ -87,7 +92,7 @@ class Tasks:
         self._wake()
         found = await self.get(task)
         if not moved:
-            raise Conflict(
+            raise ConflictError(
                 "FF-COORD-021",
                 f"task {task} is {found.state}, so it cannot become {state}; expected {' or '.join(_FROM[state])}",
                 hint="fedfab task show tells how it ended" if found.state in ENDED else "fedfab task watch follows it",
@@ -107,7 +112,7 @@ class Tasks:
     async def events(self, task: str, *, after: int = 0, limit: int = 500, wait_s: float = 0.0) -> list[Event]:
         """Events behind number ``after``, in order. Waits up to ``wait_s`` for the first, unless the task has ended.
 
-        Raises NotFound FF-COORD-020.
+        Raises NotFoundError FF-COORD-020.
         """
         deadline = asyncio.get_running_loop().time() + wait_s
         while True:

@@ -7,15 +7,8 @@ from alembic import op
 
 revision = ${repr(up_revision)}
 down_revision = ${repr(down_revision)}
-branch_labels = ${repr(branch_labels)}
-depends_on = ${repr(depends_on)}
 
 
 def upgrade() -> None:
-    """Take the schema one step forward."""
+    """Take the schema one step forward. The way back is a backup."""
     ${upgrades if upgrades else "pass"}
-
-
-def downgrade() -> None:
-    """Take it back, for development; data of new columns is lost."""
-    ${downgrades if downgrades else "pass"}

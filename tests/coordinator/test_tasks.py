@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from coordinator.db import connect, migrate
-from coordinator.errors import Conflict, NotFound
+from coordinator.errors import ConflictError, NotFoundError
 from coordinator.tasks import Tasks
 from federation.database import Database
 from models.spec import TaskSpec
@@ -52,7 +52,7 @@ async def test_an_ended_task_stays_ended(tasks: Tasks, end: str) -> None:
     task = await tasks.submit(SPEC, [], "ann")
     await tasks.move(task.id, "running")
     await tasks.move(task.id, end)  # type: ignore[arg-type]
-    with pytest.raises(Conflict, match=f"is {end}, so it cannot become cancelled; expected submitted or running"):
+    with pytest.raises(ConflictError, match=f"is {end}, so it cannot become cancelled; expected submitted or running"):
         await tasks.move(task.id, "cancelled")
     assert (await tasks.get(task.id)).state == end
     assert len(await tasks.events(task.id)) == 3, "a move that did not happen leaves no event"
@@ -66,7 +66,7 @@ async def test_a_failed_task_may_be_taken_up_again(tasks: Tasks) -> None:
 
 
 async def test_unknown_task(tasks: Tasks) -> None:
-    with pytest.raises(NotFound, match='no task "nope"'):
+    with pytest.raises(NotFoundError, match='no task "nope"'):
         await tasks.events("nope", wait_s=10)
 
 
@@ -81,8 +81,8 @@ async def test_waiting_is_woken_by_the_event(tasks: Tasks) -> None:
     async with asyncio.timeout(5):
         events = await waiting
     assert [event.body["state"] for event in events] == ["running"]
-    assert {found.id for found in await tasks.list()} == {task.id, other.id}
-    assert [found.id for found in await tasks.list("running")] == [task.id]
+    assert {found.id for found in await tasks.find()} == {task.id, other.id}
+    assert [found.id for found in await tasks.find("running")] == [task.id]
 
 
 async def test_no_waiting_for_an_ended_task(tasks: Tasks) -> None:
