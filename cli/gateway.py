@@ -19,10 +19,6 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True)
 config_app = typer.Typer(no_args_is_help=True)
 app.add_typer(config_app, name="config", help="The configuration file explained.")
-app.command()(edge.run)
-app.command()(edge.train)
-app.command()(edge.status)
-app.add_typer(edge.model, name="model", help="The models of this gateway: list, promote, roll back.")
 
 ConfigFile = Annotated[Path, typer.Option("--config", "-c", help="The gateway's TOML file.")]
 DEFAULT_CONFIG = Path("gateway.toml")
