@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -37,10 +36,9 @@ def suggestion(name: str, names: Iterable[str]) -> str:
 
 
 def _repeated(where: Location, kind: str, names: Sequence[str]) -> Iterator[Problem]:
-    counts = Counter(names)
     seen: set[str] = set()
     for i, name in enumerate(names):
-        if counts[name] > 1 and name in seen:
+        if name in seen:
             yield Problem((*where, i, "name"), f'there is another {kind} "{name}"; names must be unique')
         seen.add(name)
 
@@ -90,7 +88,7 @@ def _end(where: Location, config: Config, end: End) -> Iterator[Problem]:
             continue
         units = sources[source_name].tag_units()
         if tag not in units:
-            yield Problem(here, f'source "{source_name}" has no tag "{tag}"{nearest(tag, units)}')
+            yield Problem(here, f'source "{source_name}" has no tag "{tag}"{suggestion(tag, units)}')
         elif conversion(units[tag], fields[name].unit) is None:
             text = f'field "{name}" of cluster "{cluster.name}" is in {_unit(fields[name].unit)}, but tag "{reference}" is in '
             yield Problem(here, f"{text}{_unit(units[tag])}, which cannot be converted")
