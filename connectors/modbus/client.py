@@ -16,6 +16,7 @@ from connectors.errors import ConnectorError
 from connectors.modbus.config import ModbusConfig
 from connectors.modbus.decode import Decoder
 from connectors.modbus.plan import Block, plan
+from connectors.modbus.rhythm import Rhythm
 
 # pymodbus logs every failed request; what matters is raised as an error or told in one line below.
 logging.getLogger("pymodbus.logging").setLevel(logging.CRITICAL)
@@ -31,27 +32,19 @@ class ModbusConnector:
     def __init__(self, config: ModbusConfig) -> None:
         self._config = config
         self._link: _Link | None = None
-        self._due = 0.0
+        self._rhythm = Rhythm(config.every_s, 0.0)
 
     async def start(self, cursor: str | None) -> None:
         """Connect. Raises ConnectorError."""
         self._link = _Link(self._config)
         await self._link.open()
-        self._due = asyncio.get_running_loop().time()
+        self._rhythm = Rhythm(self._config.every_s, asyncio.get_running_loop().time())
 
     async def read(self) -> Batch:
         """Wait until the next poll is due, then read every tag. Raises ConnectorError when the connection is lost."""
         if self._link is None:
             raise RuntimeError("read before start")
-        now = asyncio.get_running_loop().time()
-        if now < self._due:
-            await asyncio.sleep(self._due - now)
-        else:
-            missed = int((now - self._due) / self._config.every_s)
-            self._due += (
-                missed * self._config.every_s
-            )  # polls that could not be done in time are left out, not made up for
-        self._due += self._config.every_s
+        await asyncio.sleep(self._rhythm.wait(asyncio.get_running_loop().time()))
         return Batch(await self._link.poll())
 
     async def stop(self) -> None:

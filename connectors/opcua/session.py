@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +16,10 @@ from asyncua.crypto.security_policies import (
     SecurityPolicyAes256Sha256RsaPss,
     SecurityPolicyBasic256Sha256,
 )
+from asyncua.crypto.uacrypto import CertProperties
 from asyncua.ua.attribute_ids import AttributeIds
 from asyncua.ua.object_ids import ObjectIds
-from asyncua.ua.uaerrors import UaError, UaStatusCodeError
+from asyncua.ua.uaerrors import UaError
 from cryptography import x509
 
 from connectors.errors import ConnectorConfigError, ConnectorError
@@ -46,23 +47,19 @@ async def connect(config: OpcUaConfig, client: Client) -> None:
         client.set_password(config.password.value())
     try:
         await client.connect()
-    except UaStatusCodeError as error:
-        raise ConnectorError(
-            "FF-OPCUA-002",
-            f"the server at {config.endpoint} refuses: {error.__class__.__name__}: {error}",
-            hint="check user, password, and that the server trusts this gateway's certificate (its list of rejected ones)",
-        ) from error
-    except UaError as error:
-        raise ConnectorError(
-            "FF-OPCUA-002",
-            f"no session with {config.endpoint} under security {config.security}: {error}",
-            hint="check that the server offers this security and mode, and that server_certificate is the one it uses now",
-        ) from error
-    except FAILURES as error:
+    except (OSError, TimeoutError) as error:
         raise ConnectorError(
             "FF-OPCUA-001",
             f"no OPC UA server answers at {config.endpoint}: {error or error.__class__.__name__}",
             hint="check address, port and firewall, and that the server runs",
+        ) from error
+    except Exception as error:  # a refusal in an unusual form makes asyncua trip: AssertionError, InvalidSignature, ...
+        raise ConnectorError(
+            "FF-OPCUA-002",
+            f"the server at {config.endpoint} gives no session under security {config.security}: "
+            f"{error.__class__.__name__}: {error}",
+            hint="check user and password, that the server offers this security and mode, that it trusts this gateway's "
+            "certificate (see its list of rejected ones), and that server_certificate is the one it uses now",
         ) from error
 
 
@@ -145,33 +142,44 @@ async def _secure(config: OpcUaConfig, client: Client) -> None:
     if config.certificate is None or config.key is None or config.server_certificate is None:
         return  # security is "None": the configuration has all three or none
     try:
-        client.application_uri = _application_uri(config.certificate)
+        certificate, key, server = map(_credential, (config.certificate, config.key, config.server_certificate))
+        client.application_uri = _application_uri(config.certificate.read_bytes())
         await client.set_security(
             _POLICIES[config.security],
-            certificate=str(config.certificate),
-            private_key=str(config.key),
-            server_certificate=str(config.server_certificate),
+            certificate=certificate,
+            private_key=key,
+            server_certificate=server,
             mode=ua.MessageSecurityMode[config.mode],
         )
     except (OSError, ValueError, TypeError) as error:
         raise ConnectorConfigError(
             "FF-OPCUA-005",
             f"certificate, key or server_certificate of source {config.name} cannot be used: {error}",
-            hint="they are X.509 in .der or .pem, the key without a passphrase; the certificate needs a URI as "
+            hint="they are X.509 in DER or PEM, the key without a passphrase; the certificate needs a URI as "
             "subjectAltName, which is the gateway's application URI",
         ) from error
 
 
-def _application_uri(path: Path) -> str:
+def _credential(path: Path) -> CertProperties:
+    """PEM or DER by content: file names tell little."""
+    content = path.read_bytes()
+    return CertProperties(content, "pem" if _is_pem(content) else "der")
+
+
+def _is_pem(content: bytes) -> bool:
+    return content.startswith(b"-----")
+
+
+def _application_uri(content: bytes) -> str:
     """The URI in the certificate's subjectAltName: servers refuse a session under another (OPC UA Part 6, 6.2.2)."""
-    data = path.read_bytes()
-    pem = data.startswith(b"-----")
-    certificate = x509.load_pem_x509_certificate(data) if pem else x509.load_der_x509_certificate(data)
+    certificate = (
+        x509.load_pem_x509_certificate(content) if _is_pem(content) else x509.load_der_x509_certificate(content)
+    )
     try:
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except x509.ExtensionNotFound as error:
-        raise ValueError(f"{path} has no subjectAltName") from error
-    uris: Iterable[str] = names.get_values_for_type(x509.UniformResourceIdentifier)
-    for uri in uris:
-        return uri
-    raise ValueError(f"{path} has no URI among its subjectAltNames")
+        raise ValueError("the certificate has no subjectAltName") from error
+    uris: list[str] = names.get_values_for_type(x509.UniformResourceIdentifier)
+    if not uris:
+        raise ValueError("the certificate has no URI among its subjectAltNames")
+    return uris[0]

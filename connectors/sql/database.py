@@ -28,8 +28,9 @@ class Database:
         self._engine: sa.Engine | None = None
         self._connection: sa.Connection | None = None
         self._deadline = 0.0
-        self._columns: list[sa.ColumnClause[object]] = [sa.column(name) for name in config.columns()]
-        self._cursor = self._columns[0]
+        source = _source(config)
+        self._cursor = source.c[config.cursor]
+        self._select = sa.select(*(source.c[name] for name in config.columns()))
 
     def connect(self) -> None:
         """Connect read-only, with a time limit on every statement, and check that all columns are there."""
@@ -52,19 +53,19 @@ class Database:
                 f"no connection to {self._config.url}: {_words(error, password)}",
                 hint="check host, port, database, user and password, and that the database lets this host in",
             ) from None
-        self._execute(self._select().where(sa.false()))
+        self._execute(self._select.where(sa.false()))
 
     def after(self, position: Cursor | None) -> Sequence[Row]:
         """The next rows behind ``position``, about a batch: rows that share a cursor value are never torn apart."""
         batch = self._config.batch
         behind = self._cursor.is_not(None) if position is None else self._cursor > _bind(position)
-        rows = self._execute(self._select().where(behind).order_by(self._cursor).limit(batch + 1))
+        rows = self._execute(self._select.where(behind).order_by(self._cursor).limit(batch + 1))
         whole = whole_ties(rows, batch)
         return whole if whole or not rows else self._tie(rows[0][0])
 
     def last(self) -> Sequence[Row]:
         """The row with the highest cursor, or nothing from an empty table."""
-        statement = self._select().where(self._cursor.is_not(None)).order_by(self._cursor.desc()).limit(1)
+        statement = self._select.where(self._cursor.is_not(None)).order_by(self._cursor.desc()).limit(1)
         return self._execute(statement)
 
     def close(self) -> None:
@@ -80,19 +81,8 @@ class Database:
             if engine is not None:
                 engine.dispose()
 
-    def _select(self) -> sa.Select[*tuple[object, ...]]:
-        source: sa.FromClause
-        if self._config.table:
-            schema, _, name = self._config.table.rpartition(".")
-            source = sa.table(name, *self._columns, schema=schema or None)
-        else:
-            plain = self._config.query.replace(":", r"\:")  # a colon in the query is a colon, not a parameter
-            source = sa.text(plain).columns(*self._columns).subquery("source")
-            return sa.select(*(source.c[column.name] for column in self._columns))
-        return sa.select(*self._columns).select_from(source)
-
     def _tie(self, cursor: object) -> Sequence[Row]:
-        rows = self._execute(self._select().where(self._cursor == _bind(cursor)).limit(_TIE_LIMIT + 1))
+        rows = self._execute(self._select.where(self._cursor == _bind(cursor)).limit(_TIE_LIMIT + 1))
         if len(rows) > _TIE_LIMIT:
             raise ConnectorError(
                 "FF-SQL-005",
@@ -147,6 +137,15 @@ class Database:
             connection.exec_driver_sql("PRAGMA query_only = ON")
             driver = cast("sqlite3.Connection", connection.connection.dbapi_connection)
             driver.set_progress_handler(lambda: time.monotonic() > self._deadline, 100_000)
+
+
+def _source(config: SqlConfig) -> sa.FromClause:
+    columns: list[sa.ColumnClause[object]] = [sa.column(name) for name in config.columns()]
+    if config.table:
+        schema, _, name = config.table.rpartition(".")
+        return sa.table(name, *columns, schema=schema or None)
+    plain = config.query.replace(":", r"\:")  # a colon in the query is a colon, not a parameter
+    return sa.text(plain).columns(*columns).subquery("source")
 
 
 def _bind(value: object) -> sa.ColumnElement[object]:

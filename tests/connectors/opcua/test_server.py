@@ -187,56 +187,59 @@ async def test_a_silent_server_is_noticed(tmp_path: Path) -> None:
         await press.stop()
 
 
-class TestSecurity:
-    @pytest.fixture(scope="class")
-    def secure(self, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpcUaServer]:
-        folder = tmp_path_factory.mktemp("secure")
-        make_certificate(folder, "gateway", "urn:fedfab:gateway-a")
-        make_certificate(folder, "stranger", "urn:fedfab:stranger")
-        (folder / "password").write_text("s3cret-of-anna\n")
-        with OpcUaServer(
-            folder, secure=True, users={"anna": "s3cret-of-anna"}, trusted=(folder / "gateway.der",)
-        ) as server:
-            yield server
+@pytest.fixture(scope="module")
+def secure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpcUaServer]:
+    folder = tmp_path_factory.mktemp("secure")
+    make_certificate(folder, "gateway", "urn:fedfab:gateway-a")
+    make_certificate(folder, "stranger", "urn:fedfab:stranger")
+    (folder / "password").write_text("s3cret-of-anna\n")
+    with OpcUaServer(
+        folder, secure=True, users={"anna": "s3cret-of-anna"}, trusted=(folder / "gateway.der",)
+    ) as server:
+        yield server
 
-    @staticmethod
-    def options(server: OpcUaServer, who: str = "gateway", **changed: Any) -> dict[str, Any]:
-        return {
-            "security": "Basic256Sha256",
-            "certificate": server.folder / f"{who}.der",
-            "key": server.folder / f"{who}.key",
-            "server_certificate": server.certificate,
-            "user": "anna",
-            "password": {"file": server.folder / "password"},
-        } | changed
 
-    @pytest.mark.parametrize("policy", ["Basic256Sha256", "Aes256Sha256RsaPss"])
-    @pytest.mark.parametrize("mode", ["SignAndEncrypt", "Sign"])
-    async def test_signed_and_encrypted(self, secure: OpcUaServer, policy: str, mode: str) -> None:
-        press = connector(secure, **self.options(secure, security=policy, mode=mode))
+def options(server: OpcUaServer, who: str = "gateway", **changed: Any) -> dict[str, Any]:
+    return {
+        "security": "Basic256Sha256",
+        "certificate": server.folder / f"{who}.der",
+        "key": server.folder / f"{who}.key",
+        "server_certificate": server.certificate,
+        "user": "anna",
+        "password": {"file": server.folder / "password"},
+    } | changed
+
+
+@pytest.mark.parametrize("policy", ["Basic256Sha256", "Aes256Sha256RsaPss"])
+@pytest.mark.parametrize("mode", ["SignAndEncrypt", "Sign"])
+async def test_signed_and_encrypted(secure: OpcUaServer, policy: str, mode: str) -> None:
+    press = connector(secure, **options(secure, security=policy, mode=mode))
+    await press.start(None)
+    assert {sample.value for sample in await collect(press, len(TAGS))} == {20.5, 7, True, "A-1", 2.5}
+    await press.stop()
+
+
+async def test_a_stranger_is_refused(secure: OpcUaServer) -> None:
+    press = connector(secure, **options(secure, "stranger"))
+    with pytest.raises(ConnectorError, match=r"FF-OPCUA-00[12]"):
         await press.start(None)
-        assert {sample.value for sample in await collect(press, len(TAGS))} == {20.5, 7, True, "A-1", 2.5}
-        await press.stop()
+    await press.stop()
 
-    async def test_a_stranger_is_refused(self, secure: OpcUaServer) -> None:
-        press = connector(secure, **self.options(secure, "stranger"))
-        with pytest.raises(ConnectorError, match=r"FF-OPCUA-00[12]"):
-            await press.start(None)
-        await press.stop()
 
-    async def test_a_server_with_another_certificate_is_refused(self, secure: OpcUaServer) -> None:
-        press = connector(secure, **self.options(secure, server_certificate=secure.folder / "stranger.der"))
-        with pytest.raises(ConnectorError, match=r"FF-OPCUA-00[12]"):
-            await press.start(None)
-        await press.stop()
+async def test_a_server_with_another_certificate_is_refused(secure: OpcUaServer) -> None:
+    press = connector(secure, **options(secure, server_certificate=secure.folder / "stranger.der"))
+    with pytest.raises(ConnectorError, match=r"FF-OPCUA-00[12]"):
+        await press.start(None)
+    await press.stop()
 
-    async def test_a_wrong_password_is_refused_and_never_shown(
-        self, secure: OpcUaServer, caplog: pytest.LogCaptureFixture
-    ) -> None:
-        caplog.set_level("DEBUG")
-        (secure.folder / "wrong").write_text("not-the-passw0rd")
-        press = connector(secure, **self.options(secure, password={"file": secure.folder / "wrong"}))
-        with pytest.raises(ConnectorError, match="FF-OPCUA-002") as refused:
-            await press.start(None)
-        await press.stop()
-        assert "not-the-passw0rd" not in caplog.text + str(refused.value)
+
+async def test_a_wrong_password_is_refused_and_never_shown(
+    secure: OpcUaServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("DEBUG")
+    (secure.folder / "wrong").write_text("not-the-passw0rd")
+    press = connector(secure, **options(secure, password={"file": secure.folder / "wrong"}))
+    with pytest.raises(ConnectorError, match="FF-OPCUA-002") as refused:
+        await press.start(None)
+    await press.stop()
+    assert "not-the-passw0rd" not in caplog.text + str(refused.value)
