@@ -12,13 +12,15 @@ import secrets
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Collection
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from typing_extensions import Buffer
 
 from federation.errors import FederationError, RefusedError
 from trust.blob import CHUNK_BYTES, BlobOpener, BlobSealer, Manifest
 from trust.suite import TAG_BYTES, Suite
+
+T = TypeVar("T")
 
 PIECE_BYTES = 1 << 20
 """Read and written at a time."""
@@ -64,9 +66,9 @@ class BlobStore:
                 stands += sum(map(len, batch))
                 if stands > length:
                     raise self._too_large(stands, length)
-                await asyncio.to_thread(os.writev, handle, batch)
+                await _whole(os.writev, handle, batch)
             if stands == length:
-                await asyncio.to_thread(os.fdatasync, handle)
+                await _whole(os.fdatasync, handle)
         finally:
             os.close(handle)
             if self._uploads.get(blob) is asyncio.current_task():
@@ -77,7 +79,7 @@ class BlobStore:
         """The bytes from ``start`` on. Raises FileNotFoundError."""
         handle = os.open(self._path(blob), os.O_RDONLY)
         try:
-            while piece := await asyncio.to_thread(os.pread, handle, PIECE_BYTES, start):
+            while piece := await _whole(os.pread, handle, PIECE_BYTES, start):
                 yield piece
                 start += len(piece)
         finally:
@@ -86,7 +88,7 @@ class BlobStore:
     async def drop(self, blobs: Collection[str]) -> None:
         """Free these; those that are not there are free already."""
         if blobs:
-            await asyncio.to_thread(lambda: [self._path(blob).unlink(missing_ok=True) for blob in blobs])
+            await asyncio.to_thread(self._unlink, blobs)
 
     def seal(self, owner: str, suite: Suite, data: Buffer) -> tuple[str, Manifest]:
         """``data`` as a new blob of ``owner``, whole and on disk. Blocking: call it in a thread; holds one chunk besides ``data``."""
@@ -136,6 +138,10 @@ class BlobStore:
             await asyncio.wait([other])
         self._uploads[blob] = task
 
+    def _unlink(self, blobs: Collection[str]) -> None:
+        for blob in blobs:
+            self._path(blob).unlink(missing_ok=True)
+
     def _path(self, blob: str) -> Path:
         if not _NAME.fullmatch(blob):
             raise RefusedError("FF-FED-015", f"{blob!r} is no name of a blob", status=404)
@@ -155,7 +161,9 @@ def owner(blob: str) -> str:
     return blob.rpartition(".")[0]
 
 
-async def open_stream(manifest: Manifest, pieces: AsyncIterable[bytes]) -> bytearray:
+async def open_stream(
+    manifest: Manifest, pieces: AsyncIterable[bytes], progress: Callable[[], None] = lambda: None
+) -> bytearray:
     """The plaintext of a blob from its sealed bytes as they come; one chunk is opened in a thread while the next arrives.
 
     Raises TrustError for bytes that are not what was sealed, FederationError FF-FED-018 where there are too few or too many.
@@ -169,6 +177,7 @@ async def open_stream(manifest: Manifest, pieces: AsyncIterable[bytes]) -> bytea
             await opening
         out = target[index * manifest.chunk_bytes :][: len(sealed) - TAG_BYTES]
         opening = asyncio.ensure_future(asyncio.to_thread(opener.chunk_into, index, sealed, out))
+        progress()
         index += 1
     if opening is not None:
         await opening
@@ -221,3 +230,13 @@ async def _batches(pieces: AsyncIterable[bytes]) -> AsyncIterator[list[bytes]]:
         yield batch
         raise
     yield batch
+
+
+async def _whole(call: Callable[..., T], *arguments: object) -> T:
+    """``call`` in a thread, waited for also when we are cancelled: its file must not be closed under it."""
+    running = asyncio.get_running_loop().run_in_executor(None, call, *arguments)
+    try:
+        return await asyncio.shield(running)
+    except asyncio.CancelledError:
+        await asyncio.wait([running])
+        raise

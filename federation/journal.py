@@ -15,8 +15,7 @@ from sqlalchemy import Connection, Table, delete, insert, select
 
 from federation import tables
 from federation.database import Database
-from trust.envelope import Header
-from trust.replay import ReplayGuard
+from trust.envelope import Header, ReplayGuard
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from federation import tables
 from federation.database import Database
 from federation.errors import FederationError
 from trust.identity import Peer, TrustStore
+from trust.keys import SuiteName
 
 
 class Participants:
@@ -17,7 +18,7 @@ class Participants:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._certificates: dict[str, tuple[str, bytes]] = {}
+        self._certificates: dict[str, tuple[SuiteName, bytes]] = {}
         with database.engine.connect() as connection:
             for row in connection.execute(select(tables.participants)):
                 self._certificates[row.name] = (row.suite, row.certificate.encode())
@@ -28,7 +29,7 @@ class Participants:
     def __iter__(self) -> Iterator[str]:
         return iter(sorted(self._certificates))
 
-    def suite(self, name: str) -> str:
+    def suite(self, name: str) -> SuiteName:
         """The suite that ``name`` used last. Raises FederationError FF-FED-010 for a stranger."""
         return self._known(name)[0]
 
@@ -61,7 +62,7 @@ class Participants:
             lambda connection: connection.execute(delete(tables.participants).where(tables.participants.c.name == name))
         )
 
-    def _known(self, name: str) -> tuple[str, bytes]:
+    def _known(self, name: str) -> tuple[SuiteName, bytes]:
         if name not in self._certificates:
             raise FederationError(
                 "FF-FED-010",

@@ -8,7 +8,6 @@ from sqlalchemy import (
     BigInteger,
     Column,
     Connection,
-    select,
     Index,
     Integer,
     LargeBinary,
@@ -16,6 +15,7 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    select,
 )
 
 metadata = MetaData()

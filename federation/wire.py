@@ -12,7 +12,6 @@ import numpy as np
 import orjson
 import safetensors.numpy
 from numpy.typing import NDArray
-from typing_extensions import Buffer
 
 from federation.errors import FederationError
 from federation.mailbox import Delivery
@@ -39,7 +38,7 @@ class Body:
     """What is sealed: control data, and parameters either beside it or in a blob."""
 
     meta: dict[str, Any]
-    inline: Buffer | None = None
+    inline: bytes | memoryview | None = None
     blob: str | None = None
     manifest: Manifest | None = None
 
@@ -59,9 +58,10 @@ def decode(data: bytes) -> Body:
     try:
         match orjson.loads(data[4:end]):
             case {"version": int(version), "meta": dict(meta), "inline": bool(inline), **rest} if version in VERSIONS:
-                blob = rest.get("blob")
-                manifest = Manifest.from_json(rest["manifest"]) if isinstance(blob, str) else None
-                return Body(meta, memoryview(data)[end:] if inline else None, blob, manifest)
+                attached = memoryview(data)[end:] if inline else None
+                if "blob" not in rest:
+                    return Body(meta, attached)
+                return Body(meta, attached, str(rest["blob"]), Manifest.from_json(rest["manifest"]))
     except (orjson.JSONDecodeError, KeyError) as error:
         raise _unknown_body(str(error)) from error
     raise _unknown_body("version, meta or inline is missing or of another version")

@@ -1,0 +1,169 @@
+"""A member's way to its aggregator: a session that is opened again whenever it breaks, a long poll, and the outbox behind it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+
+import structlog
+from sqlalchemy import Connection
+
+from federation import tables
+from federation.backoff import Backoff
+from federation.blobs import BlobStore, open_stream
+from federation.client import Link
+from federation.database import Database, connect
+from federation.errors import FederationError, RefusedError, UnreachableError
+from federation.mailbox import Delivery, Parcel
+from federation.outbox import Entry, Outbox
+from federation.participants import Participants
+from federation.relay import Commit
+from trust.blob import Manifest
+from trust.errors import TrustError
+from trust.identity import Identity, TrustStore
+
+log = structlog.get_logger()
+
+
+class Uplink:
+    """`federation.relay.Relay` over a `Link`. State lives in ``folder``: ``outbox.db``, and ``outbox/`` for blobs."""
+
+    def __init__(self, identity: Identity, trust: TrustStore, url: str, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        engine = connect(f"sqlite:///{folder / 'outbox.db'}")
+        tables.metadata.create_all(engine)
+        self.database = Database(engine)
+        self.blobs = BlobStore(folder / "outbox")
+        self.participants = Participants(self.database)
+        self.connected = asyncio.Event()
+        self._link = Link(identity, trust, url)
+        self._outbox = Outbox(self.database, self.blobs)
+        self._work = asyncio.Event()
+        self._acks: list[int] = []
+        self._after = 0
+        self._backoff = Backoff()
+        self._trouble = ""
+
+    async def run(self) -> None:
+        """Hand over what is in the outbox, one after another, for as long as this runs."""
+        backoff, resume = Backoff(), True
+        while True:
+            await self.connected.wait()
+            entry = await self._outbox.first()
+            if entry is None and not self._acks:
+                await self._work.wait()
+                self._work.clear()
+                resume = False
+                continue
+            try:
+                await self._deliver(entry, resume)
+                resume = False
+                backoff.reset()
+            except (RefusedError, UnreachableError) as error:
+                self._lost(error)
+                resume = True
+                await backoff.pause()
+
+    async def commit(self, commit: Commit) -> None:
+        """Into the outbox, in one transaction with the journal; acknowledgements travel with the next message."""
+
+        def work(connection: Connection) -> list[str]:
+            self._outbox.put(connection, commit.parcels)
+            return tables.unnamed(connection, set(commit.save(connection)))
+
+        await self.blobs.drop(await self.database.write(work))
+        self._acks += commit.cursors
+        self._work.set()
+
+    async def receive(self) -> list[Delivery]:
+        """By long poll; the session is opened first where there is none."""
+        while True:
+            try:
+                if not self.connected.is_set():
+                    await self._open_session()
+                if found := await self._link.poll(self._after):
+                    self._after = found[-1].cursor
+                    return found
+            except (FederationError, TrustError) as error:
+                self._lost(error)
+                await self._backoff.pause()
+
+    async def refresh(self) -> None:
+        """Ask the aggregator again who takes part."""
+        try:
+            for peer in (await self._link.hello()).participants.values():
+                await self.participants.add(peer)
+        except (FederationError, TrustError) as error:
+            self._lost(error)
+
+    async def open(self, blob: str, manifest: Manifest, progress: Callable[[], None]) -> bytearray:
+        """Downloaded and opened chunk by chunk, resumed where the line breaks."""
+        return await open_stream(manifest, self._link.download(blob), progress)
+
+    async def withdraw(self, message: str) -> None:
+        """One attempt."""
+        try:
+            await self._link.withdraw(message)
+        except FederationError as error:
+            log.info("message not withdrawn", reason=str(error))
+
+    def hearing(self, member: str, listener: Callable[[], None]) -> AbstractContextManager[None]:
+        """A member sees only its own bytes."""
+        return nullcontext()
+
+    async def __aenter__(self) -> Uplink:
+        await self._link.__aenter__()
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        await self._link.__aexit__(*error)
+        await self.database.close()
+        self.database.engine.dispose()
+
+    async def _open_session(self) -> None:
+        """What was delivered in an earlier session comes again, so acknowledgements of then are dropped."""
+        session = await self._link.hello()
+        for peer in session.participants.values():
+            await self.participants.add(peer)
+        self._after, self._acks = 0, []
+        self._backoff.reset()
+        self.connected.set()
+        log.info("connected to aggregator", aggregator=session.aggregator.name, after_trouble=bool(self._trouble))
+        self._trouble = ""
+
+    async def _deliver(self, entry: Entry | None, resume: bool) -> None:
+        acks = list(self._acks)
+        if entry is None:
+            await self._link.ack(acks)
+        else:
+            try:
+                await self._hand_over(entry.parcel, acks, resume)
+                await self._outbox.delivered(entry)
+            except (RefusedError, FileNotFoundError) as error:
+                if isinstance(error, RefusedError) and error.status == 403:  # whoever refuses us may admit us later
+                    raise
+                log.error("message cannot be delivered", reason=str(error))
+                await self._outbox.refuse(entry, str(error))
+                return
+        self._acks = [cursor for cursor in self._acks if cursor not in acks]
+
+    async def _hand_over(self, parcel: Parcel, acks: list[int], resume: bool) -> None:
+        if parcel.blob is None:
+            await self._link.post(parcel.sealed, None, acks)
+            return
+        try:
+            await self._link.upload(self.blobs, parcel.blob, resume=resume)
+            await self._link.post(parcel.sealed, (parcel.blob, self.blobs.size(parcel.blob)), acks)
+        except RefusedError as error:
+            if error.status != 409 or resume:
+                raise
+            await self._hand_over(parcel, acks, resume=True)  # it stands elsewhere than we thought
+
+    def _lost(self, error: FederationError | TrustError) -> None:
+        """The first failure is logged, repeats of it are not."""
+        self.connected.clear()
+        if self._trouble != error.message:
+            log.warning("aggregator not reached", reason=str(error))
+            self._trouble = error.message
