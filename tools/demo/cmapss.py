@@ -73,7 +73,8 @@ def unscaled(
     distances = np.diff(np.unique(scaled))
     width = round(1 / distances[distances > 1e-9].min()) * step
     level = np.mean(raw[test[:, 1] <= NEW_CYCLES]) - width * np.mean(scaled[train[:, 1] <= NEW_CYCLES])
-    return scaled * width + np.round(level / step) * step
+    raised: NDArray[np.float64] = scaled * width + np.round(level / step) * step
+    return raised
 
 
 def _chosen(table: Table) -> Table:

@@ -53,7 +53,16 @@ def scenario(folder: Path, subset: str, seed: int) -> Scenario:
             for cluster, gateway in (("hangar-a", "gateway-a"), ("hangar-b", "gateway-b"))
         ),
         ends=tuple(
-            EndPlan(name, cluster, serve, len(rows), _section(name, serve))
+            EndPlan(
+                name=name,
+                cluster=cluster,
+                serve=serve,
+                unit=1,
+                served=tuple(_FIELDS),
+                rows=len(rows),
+                runs=frozenset(map(int, rows[:, 0])),
+                machine=_section(name, serve),
+            )
             for (name, cluster, serve), rows in zip(SITES, sites, strict=True)
         ),
         tick_s=TICK_S,

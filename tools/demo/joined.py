@@ -1,6 +1,6 @@
 """The ceiling: the same network trained on the data of all ends in one place, which is what a federation must do without.
 
-Run as a process of its own (`python -m tools.demo.joined FILE`), because it needs torch. FILE is JSON as in `Job`.
+Run as a process of its own (`python -m tools.demo.joined FILE`), because it needs torch. FILE is a `tools.demo.job.Job` as JSON.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from pydantic import BaseModel
 from torch.nn.functional import mse_loss
 
 from gateway.store import Store
@@ -22,26 +21,7 @@ from models.learner import Params
 from models.parameters import held, initial, seeded, trainable
 from models.schema import Schema
 from models.spec import TaskSpec
-
-
-class Source(BaseModel):
-    """One end's data."""
-
-    end: str
-    cluster: str
-    store: Path
-    """The store of its gateway, read only."""
-
-
-class Job(BaseModel):
-    """What to train, from where, and where to put the models."""
-
-    spec: TaskSpec
-    schemas: dict[str, Schema]
-    """By cluster."""
-    sources: list[Source]
-    models: dict[str, Path]
-    """For each cluster, the ONNX file to write."""
+from tools.demo.job import Job, Source
 
 
 def run(job: Job) -> None:
@@ -110,7 +90,7 @@ def _batches(
         batches = [
             (digest, batch)
             for digest, count in samples.items()
-            for batch in torch.from_numpy(random.permutation(count)).split(spec.training.batch_size)
+            for batch in torch.split(torch.from_numpy(random.permutation(count)), spec.training.batch_size)
         ]
         yield from (batches[number] for number in random.permutation(len(batches)))
 

@@ -116,12 +116,21 @@ def _end(seed: int, plan: tuple[str, Protocol, int, Range, Range]) -> EndPlan:
     kind: Kind = "spindle" if name.startswith("spindle") else "pump"
     machine = Machine(name, kind, seed=seed, regime=Regime(load, speed))
     section = (
-        f'[[machine]]\nname = "{name}"\nkind = "{kind}"\nserve = "{serve}"\n'
+        f'[[machine]]\nname = "{name}"\nkind = "{kind}"\nserve = "{serve}"\nunit = {name[-1]}\n'
         f"runs = {runs}                # at the plant's pace, then one cycle every after_s\nafter_s = {AFTER_S}\n"
         f"load = {list(load)}\nspeed = {list(speed)}\n{_FAULTS.get(name, '')}"
     )
     rows = sum(1 for _ in takewhile(lambda row: row.run <= runs, machine.rows()))
-    return EndPlan(name, f"{kind}s", serve, rows, section)
+    return EndPlan(
+        name=name,
+        cluster=f"{kind}s",
+        serve=serve,
+        unit=int(name[-1]),
+        served=machine.fields,
+        rows=rows,
+        runs=frozenset(range(1, runs + 1)),
+        machine=section,
+    )
 
 
 def _features(kind: Kind) -> dict[str, str]:

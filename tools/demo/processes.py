@@ -67,6 +67,12 @@ class Processes:
         self.children.append(child)
         return child
 
+    async def run(self, name: str, *arguments: str) -> None:
+        """Start a process and wait for its end. Raises ToolError FF-DEMO-001 where it fails."""
+        child = await self.start(name, *arguments)
+        if await child.process.wait():
+            raise ended(child)
+
     async def watch(self) -> NoReturn:
         """Wait until a process ends, which none should. Raises ToolError FF-DEMO-001 with its last words."""
         waits = {asyncio.create_task(child.process.wait()): child for child in self.children}

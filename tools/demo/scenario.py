@@ -21,8 +21,14 @@ class EndPlan:
     name: str
     cluster: str
     serve: Protocol
+    unit: int
+    """Its Modbus unit id, where it is read by Modbus."""
+    served: tuple[str, ...]
+    """All fields the plant serves, in the order of its registers."""
     rows: int
-    """Rows of its recorded runs: so many are to arrive before learning begins."""
+    """Rows of its recorded runs."""
+    runs: frozenset[int]
+    """Its recorded runs; once a row of any other run has come, they are complete."""
     machine: str
     """Its section of the plant file."""
 
