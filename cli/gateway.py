@@ -84,6 +84,12 @@ def rebuild(config: ConfigFile = DEFAULT_CONFIG) -> None:
         raise typer.Exit(1)
 
 
+app.command()(edge.run)
+app.command()(edge.train)
+app.command()(edge.status)
+app.add_typer(edge.model, name="model", help="The models of this gateway: list, promote, roll back.")
+
+
 @config_app.command()
 def docs(
     sources: Annotated[bool, typer.Option(help="Explain the sections of every type of source too.")] = True,
