@@ -36,9 +36,11 @@ class Manifest:
     digests: tuple[bytes, ...]
 
     def __post_init__(self) -> None:
+        if self.size < 0 or self.chunk_bytes < 1 or len(self.key) != suite(self.suite).key_bytes:
+            raise _bad_manifest("size, chunk size or length of the key are impossible")
         expected = chunk_count(self.size, self.chunk_bytes)
-        if len(self.digests) != expected:
-            raise _bad_manifest(f"expected {expected} digests for {self.size} bytes, got {len(self.digests)}")
+        if len(self.digests) != expected or any(len(digest) != 32 for digest in self.digests):
+            raise _bad_manifest(f"expected {expected} digests of 32 bytes, got {len(self.digests)}")
 
     @property
     def sealed_size(self) -> int:
@@ -65,10 +67,10 @@ class Manifest:
                 "size": int(size),
                 "chunk_bytes": int(chunk_bytes),
                 "digests": str(digests),
-            } if size >= 0 and chunk_bytes > 0:
-                joined = base64.b64decode(digests)
+            }:
+                joined = _unbase64(digests)
                 parts = tuple(joined[i : i + 32] for i in range(0, len(joined), 32))
-                return cls(name, base64.b64decode(key), size, chunk_bytes, parts)
+                return cls(name, _unbase64(key), size, chunk_bytes, parts)
         raise _bad_manifest("expected suite, key, size, chunk_bytes and digests")
 
 
@@ -203,6 +205,13 @@ def _nonce(index: int) -> bytes:
 
 def _aad(index: int, size: int, chunk_bytes: int) -> bytes:
     return struct.pack(">QQQ", index, size, chunk_bytes)
+
+
+def _unbase64(text: str) -> bytes:
+    try:
+        return base64.b64decode(text, validate=True)
+    except ValueError as error:
+        raise _bad_manifest("it is not base64") from error
 
 
 def _bad_chunk(index: int, why: str) -> TrustError:

@@ -118,8 +118,6 @@ def unseal(identity: Identity, sender: Peer, sealed: bytes) -> tuple[Header, byt
     algorithms = suite(header.suite)
     algorithms.verify(sender.public, _CONTEXT + parts.signed, parts.signature)
     key = algorithms.unwrap(identity.private, parts.wrapped)
-    if len(key) != algorithms.key_bytes:
-        raise _malformed("the one-time key has a wrong length")
     manifest = Manifest(header.suite, key, parts.size, parts.chunk_bytes, parts.digests)
     return header, bytes(open_blob(manifest, parts.chunks))
 
@@ -220,8 +218,8 @@ def _parse(sealed: bytes) -> _Parts:
     header = Header.decode(reader.take(reader.unpack(">H")[0]))
     wrapped = reader.take(reader.unpack(">H")[0])
     size, chunk_bytes = reader.unpack(">QI")
-    if chunk_bytes == 0:
-        raise _malformed("its chunks have no size")
+    if chunk_bytes == 0 or chunk_count(size, chunk_bytes) * 32 > len(sealed):
+        raise _malformed("its chunks cannot be that small or that many")
     digests = tuple(reader.take(32) for _ in range(chunk_count(size, chunk_bytes)))
     signed = sealed[: reader.at]
     signature = reader.take(reader.unpack(">H")[0])

@@ -70,12 +70,8 @@ class PrivateKey:
         """Raises TrustError where ``der`` is not a PKCS#8 key with public point on the suite's curve."""
         prefix, middle = _pkcs8_parts(suite)
         scalar, point = der[len(prefix) : len(prefix) + 32], der[-65:]
-        if der != prefix + scalar + middle + point or point[0] != 4:
-            raise TrustError(
-                "FF-TRUST-002",
-                f"expected a PKCS#8 private key on {_CURVE_NAME[suite]} (suite {suite}) with its public key inside",
-                hint="take the key that `fedfab pki issue` wrote for this suite",
-            )
+        if der != prefix + scalar + middle + point or point[:1] != b"\x04":
+            raise _not_a_key(suite)
         return cls(suite, scalar, PublicKey(suite, point))
 
     def pem(self) -> bytes:
@@ -107,13 +103,18 @@ class PrivateKey:
                 hint=f"chmod 600 {path}  (and renew the key if someone may have read it)",
             )
         found = _PEM.search(text)
-        if found is None:
-            raise TrustError(
-                "FF-TRUST-002",
-                f"{path}: expected a PKCS#8 PEM (-----BEGIN PRIVATE KEY-----)",
-                hint="take the key that `fedfab pki issue` wrote for this suite",
-            )
-        return cls.from_pkcs8(suite, base64.b64decode(found[1]))
+        try:
+            return cls.from_pkcs8(suite, base64.b64decode(found[1] if found else b""))
+        except (ValueError, TrustError) as error:
+            raise _not_a_key(suite, f" in {path}") from error
+
+
+def _not_a_key(suite: SuiteName, where: str = "") -> TrustError:
+    return TrustError(
+        "FF-TRUST-002",
+        f"expected a PKCS#8 private key on {_CURVE_NAME[suite]} (suite {suite}) with its public key inside{where}",
+        hint="take the key that `fedfab pki issue` wrote for this suite",
+    )
 
 
 def _spki_prefix(suite: SuiteName) -> bytes:

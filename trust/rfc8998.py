@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from OpenSSL import SSL, crypto
 
 from trust.errors import TrustError
+from trust.handshake import Handshake, handshake_failed
 from trust.hostname import check_hostname
 from trust.identity import Identity, TrustStore
 
@@ -40,8 +41,8 @@ class GmContext(ssl.SSLContext):
         context.set_options(SSL.OP_NO_TICKET)
         context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
         _national_only(context)
-        context.use_certificate(crypto.load_certificate(crypto.FILETYPE_PEM, identity.peer.certificate))
-        context.use_privatekey(crypto.load_privatekey(crypto.FILETYPE_PEM, identity.private.pem()))
+        context.use_certificate_file(str(identity.folder / "gm.crt"))
+        context.use_privatekey_file(str(identity.folder / "gm.key"))
         context.check_privatekey()
         context.load_verify_locations(str(trust.ca))
         context.set_verify(SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT, self._verify)
@@ -62,22 +63,23 @@ class GmContext(ssl.SSLContext):
             connection.set_accept_state()
         else:
             connection.set_connect_state()
-        return GmObject(self, connection, incoming, outgoing, name)
+        return GmObject(self, connection, incoming, outgoing, name, server_side=server_side)
 
     def _verify(self, connection: SSL.Connection, certificate: crypto.X509, code: int, depth: int, good: int) -> bool:
         """OpenSSL asks for every certificate of the chain; the last word is the trust store's, whose files may be newer."""
+        shown = certificate.to_cryptography()
         try:
             if not good:
-                raise self._trust.refusal(code, certificate.get_subject().CN or "")
+                raise self._trust.refusal(code, shown.subject.rfc4514_string())
             if depth == 0:
-                self._trust.verify(certificate.to_cryptography().public_bytes(Encoding.PEM))
+                self._trust.verify(shown.public_bytes(Encoding.PEM))
         except TrustError as error:
             connection.set_app_data(error)
             return False
         return True
 
 
-class GmObject:
+class GmObject(Handshake):
     """The part of `ssl.SSLObject` that asyncio uses, on a pyOpenSSL connection between memory buffers."""
 
     def __init__(
@@ -87,24 +89,11 @@ class GmObject:
         incoming: ssl.MemoryBIO,
         outgoing: ssl.MemoryBIO,
         server_hostname: str | None,
+        *,
+        server_side: bool,
     ) -> None:
-        self.context, self.server_hostname, self.session = context, server_hostname, None
+        self.context, self.server_hostname, self.server_side, self.session = context, server_hostname, server_side, None
         self._connection, self._incoming, self._outgoing = connection, incoming, outgoing
-
-    def do_handshake(self) -> None:
-        """Raises SSLWantReadError until done; SSLCertVerificationError where the peer's certificate does not hold."""
-        self._feed()
-        try:
-            self._connection.do_handshake()
-        except SSL.Error as error:
-            raise self._failure(error) from self._connection.get_app_data()
-        finally:
-            self._drain()
-        if self.server_hostname is not None:
-            try:
-                check_hostname(self._certificate(), self.server_hostname)
-            except TrustError as error:
-                raise ssl.SSLCertVerificationError(1, str(error)) from error
 
     def read(self, size: int = _PIECE, buffer: memoryview | None = None) -> bytes | int:
         """Up to ``size`` bytes, b"" at the end, from as many records as are there; into ``buffer`` where given."""
@@ -177,6 +166,19 @@ class GmObject:
         """Bytes decrypted and not read yet."""
         return self._connection.pending()
 
+    def _shake(self) -> None:
+        self._feed()
+        try:
+            self._connection.do_handshake()
+        except SSL.Error as error:
+            raise self._failure(error) from self._connection.get_app_data()
+        finally:
+            self._drain()
+
+    def _check(self) -> None:
+        if self.server_hostname is not None:
+            check_hostname(self._certificate(), self.server_hostname)
+
     def _certificate(self) -> x509.Certificate:
         found = self._connection.get_peer_certificate(as_cryptography=True)
         if found is None:
@@ -207,15 +209,6 @@ class GmObject:
             return ssl.SSLEOFError(ssl.SSL_ERROR_EOF, "the peer closed the connection without saying so")
         reasons = ", ".join(str(entry[-1]) for entry in error.args[0]) if error.args else "no reason given"
         return ssl.SSLError(1, str(handshake_failed(reasons)))
-
-
-def handshake_failed(reasons: str) -> TrustError:
-    """TLS found no common ground, or the peer refused us."""
-    return TrustError(
-        "FF-TLS-001",
-        f"the TLS connection failed: {reasons}",
-        hint="both sides need the same `[trust] suite` and valid certificates of one CA; the peer's log says what it refused",
-    )
 
 
 def _national_only(context: SSL.Context) -> None:

@@ -170,11 +170,11 @@ class Intl(Suite):
         return hmac.digest(key, data, "sha256")
 
     def encrypt_into(self, key: bytes, nonce: bytes, plaintext: Buffer, aad: bytes, out: memoryview) -> None:
-        AESGCM(key).encrypt_into(nonce, plaintext, aad, out)
+        AESGCM(key).encrypt_into(nonce, memoryview(plaintext).cast("B"), aad, out)
 
     def decrypt_into(self, key: bytes, nonce: bytes, sealed: Buffer, aad: bytes, out: memoryview) -> None:
         try:
-            AESGCM(key).decrypt_into(nonce, sealed, aad, out)
+            AESGCM(key).decrypt_into(nonce, memoryview(sealed).cast("B"), aad, out)
         except InvalidTag as error:
             raise changed() from error
 

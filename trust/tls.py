@@ -11,9 +11,12 @@ import ssl
 from typing import cast
 
 from trust.errors import TrustError
+from trust.handshake import Handshake, handshake_failed
 from trust.hostname import wrong_host
 from trust.identity import Identity, Peer, TrustStore
-from trust.rfc8998 import GmContext, handshake_failed
+from trust.rfc8998 import GmContext
+
+_WRONG_HOST = {62, 64}  # X509_V_ERR_HOSTNAME_MISMATCH, X509_V_ERR_IP_ADDRESS_MISMATCH
 
 
 def server_context(identity: Identity, trust: TrustStore) -> ssl.SSLContext:
@@ -46,25 +49,33 @@ def peer(transport: asyncio.BaseTransport | None, trust: TrustStore) -> Peer:
     return trust.verify(ssl.DER_cert_to_PEM_cert(certificate).encode())
 
 
-class _IntlObject(ssl.SSLObject):
+class _IntlObject(Handshake, ssl.SSLObject):
     """The standard library's connection; the trust store has the last word, and errors say what to do."""
 
-    def do_handshake(self) -> None:
-        trust = cast("_IntlContext", self.context).trust
+    def _shake(self) -> None:
         try:
-            super().do_handshake()
-            certificate = self.getpeercert(True)
-            if certificate is not None:
-                trust.verify(ssl.DER_cert_to_PEM_cert(certificate).encode())
-        except TrustError as refused:
-            raise ssl.SSLCertVerificationError(1, str(refused)) from refused
+            ssl.SSLObject.do_handshake(self)
         except ssl.SSLCertVerificationError as error:
-            reason = _refusal(trust, error, self.server_hostname)
+            reason = self._reason(error)
             raise ssl.SSLCertVerificationError(1, str(reason)) from reason
         except (ssl.SSLWantReadError, ssl.SSLWantWriteError, ssl.SSLEOFError):
             raise
         except ssl.SSLError as error:
             raise ssl.SSLError(1, str(handshake_failed(error.reason or str(error)))) from error
+
+    def _check(self) -> None:
+        certificate = self.getpeercert(True)
+        if certificate is not None:
+            self._trust().verify(ssl.DER_cert_to_PEM_cert(certificate).encode())
+
+    def _reason(self, error: ssl.SSLCertVerificationError) -> TrustError:
+        host = self.server_hostname
+        if host is not None and error.verify_code in _WRONG_HOST:
+            return wrong_host(host, error.verify_message)
+        return self._trust().refusal(error.verify_code, host or "a client")
+
+    def _trust(self) -> TrustStore:
+        return cast("_IntlContext", self.context).trust
 
 
 class _IntlContext(ssl.SSLContext):
@@ -80,12 +91,3 @@ def _intl(identity: Identity, trust: TrustStore, protocol: int) -> ssl.SSLContex
     context.load_cert_chain(identity.folder / "intl.crt", identity.folder / "intl.key")
     context.load_verify_locations(trust.ca)
     return context
-
-
-def _refusal(trust: TrustStore, error: ssl.SSLCertVerificationError, host: str | None) -> TrustError:
-    if host is not None and error.verify_code in {
-        62,
-        64,
-    }:  # X509_V_ERR_HOSTNAME_MISMATCH, X509_V_ERR_IP_ADDRESS_MISMATCH
-        return wrong_host(host, error.verify_message)
-    return trust.refusal(error.verify_code, host or "a client")

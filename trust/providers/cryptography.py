@@ -34,7 +34,7 @@ class Openssl:
     def encrypt_into(self, key: bytes, nonce: bytes, plaintext: Buffer, aad: bytes, out: memoryview) -> None:
         encryptor = Cipher(SM4(key), GCM(nonce)).encryptor()
         encryptor.authenticate_additional_data(aad)
-        encryptor.update_into(plaintext, out[:-16])
+        encryptor.update_into(memoryview(plaintext).cast("B"), out[:-16])
         encryptor.finalize()
         out[-16:] = encryptor.tag
 
@@ -57,7 +57,7 @@ class Sm3:
         self._hash = Hash(SM3())
 
     def update(self, data: Buffer, /) -> None:
-        self._hash.update(data)
+        self._hash.update(memoryview(data).cast("B"))
 
     def digest(self) -> bytes:
         return self._hash.copy().finalize()

@@ -1,0 +1,105 @@
+"""Throughput of envelopes and blobs beside what they are made of: the raw cipher and the digest of the same provider."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+from trust import pki
+from trust.blob import open_blob, seal_blob
+from trust.envelope import Header, seal, unseal
+from trust.identity import Identity
+from trust.keys import SuiteName
+from trust.suite import providers, suite
+
+HERE = Path(__file__).parent
+SIZES = [64 << 10, 1 << 20, 4 << 20, 16 << 20, 64 << 20]
+COLUMNS = ["cipher", "digest", "one core", "seal", "unseal", "seal_blob", "open_blob"]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="fewer repetitions")
+    quick = parser.parse_args().quick
+    rows = [row for name in ("gm", "intl") for row in measure(name, quick=quick)]
+    result = {"providers": providers(), "cores": len(os.sched_getaffinity(0)), "rows": rows}
+    (HERE / "results").mkdir(exist_ok=True)
+    (HERE / "results" / "envelope.json").write_text(json.dumps(result, indent=1))
+    show(result)
+
+
+def measure(name: SuiteName, *, quick: bool) -> list[dict[str, object]]:
+    """Median seconds per size and column, the columns taken in turn so that a slow moment hits all alike."""
+    with tempfile.TemporaryDirectory() as folder:
+        pki.init(Path(folder), [name], "bench")
+        path = pki.issue(Path(folder), pki.Request("a", "gateway", "bench"))
+        identity = Identity.load(path, name)
+    algorithms, rows = suite(name), []
+    key, nonce = os.urandom(algorithms.key_bytes), bytes(12)
+    for size in SIZES:
+        body, out = os.urandom(size), bytearray(size + 16)
+        header = Header("i", "t", "k", "a", "a", 1, 1, name)
+        sealed = seal(identity, identity.peer, header, body)
+        blob, manifest = seal_blob(algorithms, body)
+
+        def cipher() -> None:
+            algorithms.encrypt_into(key, nonce, body, b"", memoryview(out))
+
+        def digest() -> None:
+            algorithms.digest(out)
+
+        def one_core() -> None:
+            cipher()
+            digest()
+
+        runs: dict[str, Callable[[], object]] = dict(
+            zip(
+                COLUMNS,
+                [
+                    cipher,
+                    digest,
+                    one_core,
+                    lambda: seal(identity, identity.peer, header, body),
+                    lambda: unseal(identity, identity.peer, sealed),
+                    lambda: seal_blob(algorithms, body),
+                    lambda: open_blob(manifest, blob),
+                ],
+                strict=True,
+            )
+        )
+        budget_s = 1.0 if quick else 6.0
+        times: dict[str, list[float]] = {column: [] for column in COLUMNS}
+        started = time.perf_counter()
+        while len(times["seal"]) < 5 or time.perf_counter() - started < budget_s:
+            for column, run in runs.items():
+                begin = time.perf_counter()
+                run()
+                times[column].append(time.perf_counter() - begin)
+        rows.append({"suite": name, "bytes": size, **{c: statistics.median(t) for c, t in times.items()}})
+    return rows
+
+
+def show(result: dict[str, object]) -> None:
+    console = Console(width=140)
+    console.print(f"{result['providers']}, {result['cores']} cores; MB/s, and percent of the raw cipher")
+    table = Table("suite", "size", *COLUMNS)
+    for row in result["rows"]:  # type: ignore[attr-defined]
+        size, raw = row["bytes"], row["cipher"]
+        cells = [f"{size / row[c] / 1e6:,.0f} ({100 * raw / row[c]:.0f} %)" for c in COLUMNS]
+        table.add_row(row["suite"], f"{size >> 10} KiB", *cells)
+    console.print(table)
+
+
+if __name__ == "__main__":
+    main()
