@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
-from connectors.errors import ConnectorError
+from connectors.errors import ConnectorConfigError, ConnectorError
 from connectors.sql.config import SqlConfig
 from connectors.sql.rows import Cursor, Row, whole_ties
 
@@ -84,7 +84,7 @@ class Database:
     def _tie(self, cursor: object) -> Sequence[Row]:
         rows = self._execute(self._select.where(self._cursor == _bind(cursor)).limit(_TIE_LIMIT + 1))
         if len(rows) > _TIE_LIMIT:
-            raise ConnectorError(
+            raise ConnectorConfigError(
                 "FF-SQL-005",
                 f'source {self._config.name}: more than {_TIE_LIMIT} rows share the value {cursor} in column "{self._config.cursor}"',
                 hint="choose a cursor column that grows with every row, such as the primary key",

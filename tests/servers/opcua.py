@@ -65,6 +65,10 @@ class OpcUaServer:
         """Give a variable each of these values, one change after the other."""
         self._command({"set": name, "values": values})
 
+    def sweep(self, value: float) -> None:
+        """Change every one of the ``tags`` variables Tag0, Tag1, ... once."""
+        self._command({"sweep": value})
+
     def set_status(self, name: str, status: str) -> None:
         self._command({"set": name, "status": status})
 

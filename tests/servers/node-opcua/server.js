@@ -2,6 +2,7 @@
 // Usage: node server.js '{"port": 4840, "pki": DIR, "certificate": FILE, "key": FILE, "secure": false, "users": {"anna": "pw"}, "tags": 0}'
 // Says "ready" on stdout, then obeys one JSON command a line on stdin and answers "ok":
 //   {"set": NAME, "values": [..]}          one change for each value
+//   {"sweep": X}                           one change of every variable Tag0 ... (there are "tags" of them)
 //   {"set": NAME, "status": "BadSensorFailure" | "UncertainLastUsableValue" | "Good"}
 const { OPCUAServer, OPCUACertificateManager, Variant, DataType, StatusCodes, VariantArrayType, SecurityPolicy,
         MessageSecurityMode } = require("node-opcua");
@@ -52,6 +53,12 @@ async function main(options) {
   const tick = require("util").promisify(setImmediate);
   for await (const line of require("readline").createInterface({ input: process.stdin })) {
     const command = JSON.parse(line);
+    if (command.sweep) {
+      for (let i = 0; i < options.tags; i++)
+        variables[`Tag${i}`].setValueFromSource(new Variant({ dataType: DataType.Double, value: command.sweep + i }));
+      console.log("ok");
+      continue;
+    }
     const node = variables[command.set];
     for (const value of command.values || []) {
       node.setValueFromSource(new Variant({ dataType: types[command.set], value }));

@@ -1,0 +1,2 @@
+CREATE TABLE readings (at INTEGER, temp REAL);
+INSERT INTO readings VALUES (1777852800123, 1.5);
