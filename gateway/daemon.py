@@ -1,0 +1,146 @@
+"""The day of the gateway, from top to bottom.
+
+Predictions are served before any machine answers, machines are read whether or not the coordinator can be reached, and what learns
+lives in worker processes. One failure of the outside world ends none of this; a defect of the daemon itself ends all of it, loudly.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import ssl
+from contextlib import AsyncExitStack, suppress
+
+import structlog
+
+from common.errors import FedfabError
+from federation.node import Node
+from gateway.config import Config, Trust
+from gateway.errors import GatewayError
+from gateway.inference import InferenceServer, Recorder, Shelf
+from gateway.modelstore import ModelStore
+from gateway.programs import Programs
+from gateway.runtime import Runtime
+from gateway.status import Status
+from gateway.store import Store
+from gateway.workers import WorkerPool
+from trust.identity import Identity, TrustStore
+
+log = structlog.get_logger()
+
+STOP_S = 30.0
+"""Whatever hangs then is left: the store is whole at any moment."""
+
+
+def run(config: Config) -> None:
+    """Serve, read and learn until SIGTERM or SIGINT. Raises the first FedfabError that ended the day early."""
+    try:
+        asyncio.run(_day(config))
+    except BaseExceptionGroup as group:
+        raise _first(group) from group
+
+
+async def _day(config: Config) -> None:
+    stop = _stop_signal()
+    data = config.gateway.data_dir
+    tls, member = _tls(config), _member(config)
+    async with AsyncExitStack() as stack:
+        # open what keeps
+        store = stack.enter_context(Store.open(config.gateway.store))
+        models = ModelStore(data / "models")
+        pool = await stack.enter_async_context(WorkerPool(config.gateway.store, config.workers.processes))
+        recorder = Recorder(store.append_results)
+        runtime = Runtime(config, store)
+        programs = Programs(config, folder=data / "checkpoints", models=models, pool=pool)
+
+        # serve the models last in use
+        server = InferenceServer(
+            Shelf(models),
+            ends={end.name: config.schema_of(end.cluster) for end in config.ends},
+            latest=store.latest,
+            recorder=recorder,
+            status=Status(config, store, runtime, models, programs, recorder, pool),
+            stale_after_s=config.inference.stale_after_s,
+        )
+        await server.start(config.inference.host, config.inference.port, tls)
+
+        async with asyncio.TaskGroup() as day:
+            # read machines, learn with the others
+            day.create_task(recorder.run(), name="results")
+            reading = day.create_task(runtime.run(), name="sources")
+            learning = day.create_task(_learn(config, member, programs), name="federation")
+            _notify("READY=1")
+            log.info("gateway runs", name=config.gateway.name, pid=os.getpid())
+
+            # leave in good order: take no more work, answer what was asked, keep what came
+            await stop.wait()
+            _notify("STOPPING=1")
+            log.info("gateway stops")
+            asyncio.get_running_loop().call_later(STOP_S, os._exit, 1)
+            learning.cancel()
+            reading.cancel()
+            await server.close()
+            await recorder.close()
+    log.info("gateway stopped")
+
+
+def _member(config: Config) -> tuple[Identity, TrustStore] | None:
+    """Who this gateway is to the coordinator; None where it learns alone."""
+    if config.coordinator is None:
+        return None
+    trust = config.trust or Trust()
+    return Identity.load(trust.identity, trust.suite), TrustStore.load(trust.identity, trust.suite)
+
+
+async def _learn(config: Config, member: tuple[Identity, TrustStore] | None, programs: Programs) -> None:
+    """Be a member of the coordinator. That it cannot be reached is the node's to bear: it goes on trying."""
+    if config.coordinator is None or member is None:
+        return
+    identity, trust = member
+    async with Node.member(identity, trust, config.coordinator.url, config.gateway.data_dir) as node:
+        await programs.run(node, trust)
+
+
+def _stop_signal() -> asyncio.Event:
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    return stop
+
+
+def _tls(config: Config) -> ssl.SSLContext | None:
+    """The server's certificate; None for plain HTTP, which the configuration allows on loopback only."""
+    certificate, key = config.inference.certificate, config.inference.key
+    if certificate is None or key is None:
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        context.load_cert_chain(certificate, key)
+    except (OSError, ssl.SSLError) as error:
+        raise GatewayError(
+            "FF-DAEMON-001",
+            f"inference: certificate {certificate} and key {key} cannot be used: {error}",
+            hint="both must be PEM files that belong together, the key without a passphrase and readable by this user",
+        ) from error
+    return context
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The cause a person can do something about, or the first."""
+    _, known = group.split(lambda error: not isinstance(error, FedfabError))
+    return _leaf(known if known is not None else group)
+
+
+def _leaf(error: BaseException) -> BaseException:
+    return _leaf(error.exceptions[0]) if isinstance(error, BaseExceptionGroup) else error
+
+
+def _notify(state: str) -> None:
+    """Tell systemd (sd_notify(3)), when it asked to be told and still listens."""
+    address = os.environ.get("NOTIFY_SOCKET")
+    if address:
+        with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
+            notify.sendto(state.encode(), "\0" + address[1:] if address.startswith("@") else address)

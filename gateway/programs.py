@@ -1,0 +1,231 @@
+"""What this gateway does with the coordinator's words: start a task, cancel it, put a model in use.
+
+Each task is one coroutine. Its record is on disk before the message that started it is acknowledged, so a restart takes every
+unfinished task up again, from its checkpoint.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import structlog
+from federation.remote import serve
+from pydantic import BaseModel, Field, ValidationError
+
+from common.errors import FedfabError
+from common.files import write_atomic
+from federation.aggregate import Observe
+from federation.context import Message
+from federation.node import Node
+from federation.rounds import RoundReport
+from gateway.clusters import Clusters
+from gateway.config import Config
+from gateway.errors import GatewayError
+from gateway.modelstore import ModelStore
+from gateway.workers import WorkerPool
+from models.learner import Description, Learner, Moments, Params, Tally, Update
+from models.spec import TaskSpec
+from trust.identity import TrustStore
+
+log = structlog.get_logger()
+
+State = Literal["running", "finished", "failed", "cancelled"]
+
+
+class Record(BaseModel):
+    """One task at this gateway, as its folder remembers it."""
+
+    task: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+    """Its id; also the name of its folder."""
+    coordinator: str
+    spec: TaskSpec
+    state: State = "running"
+    reason: str = ""
+    started: datetime
+    ended: datetime | None = None
+    results: dict[str, Any] = {}
+    """What became of each model, by its name."""
+
+
+class Programs:
+    """All tasks of one gateway. Records and checkpoints lie in ``folder``, one folder for each task."""
+
+    def __init__(self, config: Config, *, folder: Path, models: ModelStore, pool: WorkerPool) -> None:
+        self.config = config
+        self.folder = folder
+        self.models = models
+        self.pool = pool
+        self.records = {record.task: record for record in _stored(folder)}
+        self.reports: dict[str, dict[str, RoundReport]] = {}
+        """Latest report of each group, by task."""
+        self._jobs: dict[str, asyncio.Task[None]] = {}
+        self._node: Node | None = None
+
+    @property
+    def connected(self) -> bool:
+        """Whether the coordinator can be reached now."""
+        return self._node is not None and self._node.connected.is_set()
+
+    async def run(self, node: Node, trust: TrustStore) -> None:
+        """Take up unfinished tasks, then do what the coordinator says; until cancelled."""
+        self._node = node
+        async with asyncio.TaskGroup() as group:
+            for record in self.records.values():
+                if record.state == "running":
+                    self._start(group, node, record)
+            async for message in node.unclaimed():
+                try:
+                    _require_coordinator(node, trust, message)
+                    self._handle(group, node, message)
+                except (FedfabError, ValidationError, KeyError) as error:
+                    log.error(
+                        "message refused", kind=message.header.kind, sender=message.header.sender, error=str(error)
+                    )
+                await message.done()
+
+    def status(self) -> list[dict[str, object]]:
+        """Tasks, the latest first, with the newest report of each group; JSON-serialisable."""
+        latest = sorted(self.records.values(), key=lambda record: record.started, reverse=True)
+        return [
+            {
+                **record.model_dump(mode="json", exclude={"spec"}),
+                "name": record.spec.name,
+                "layer": record.spec.layer,
+                "rounds": record.spec.rounds.max,
+                "groups": {name: report.to_json() for name, report in self.reports.get(record.task, {}).items()},
+            }
+            for record in latest
+        ]
+
+    def _handle(self, group: asyncio.TaskGroup, node: Node, message: Message) -> None:
+        meta = message.meta
+        match message.header.kind:
+            case "task.start" if meta["task"] not in self._jobs:
+                record = Record(
+                    task=meta["task"],
+                    coordinator=message.header.sender,
+                    spec=TaskSpec.model_validate(meta["spec"]),
+                    started=datetime.now(UTC),
+                )
+                self._keep(record)
+                self._start(group, node, record)
+            case "task.cancel" if meta["task"] in self._jobs:
+                self._end(self.records[meta["task"]], "cancelled", f"cancelled by {message.header.sender}")
+                self._jobs[meta["task"]].cancel()
+            case "model.promote":
+                self._promote(meta["task"], f"promoted by {message.header.sender}")
+            case "task.start" | "task.cancel":
+                pass  # said again, or over already
+            case other:
+                raise GatewayError("FF-PROGRAM-003", f'nothing is known here of messages of kind "{other}"')
+
+    def _start(self, group: asyncio.TaskGroup, node: Node, record: Record) -> None:
+        log.info("task starts", task=record.task, name=record.spec.name, layer=record.spec.layer)
+        job = group.create_task(self._carry(node, record), name=f"task {record.task}")
+        self._jobs[record.task] = job
+        job.add_done_callback(lambda _: self._jobs.pop(record.task))
+
+    async def _carry(self, node: Node, record: Record) -> None:
+        """One task from where it stands to its end. Cancelled with the daemon, it stays unfinished, to be taken up again."""
+        context = node.context(record.task)
+
+        async def observe(report: RoundReport) -> None:
+            self.reports.setdefault(record.task, {})[report.name] = report
+            await context.send(record.coordinator, "task.report", report.to_json())
+
+        clusters = Clusters(
+            self.config,
+            record.spec,
+            record.task,
+            folder=self.folder / record.task,
+            models=self.models,
+            pool=self.pool,
+        )
+        try:
+            if record.spec.layer == "cloud":
+                learner = await self._member(node, clusters, observe)
+                await serve(context, learner)
+                if isinstance(learner, Unable):
+                    raise learner.reason
+            else:
+                record.results = await clusters.learn(observe)
+                await context.send(record.coordinator, "task.result", {"models": record.results})
+            self._end(record, "finished")
+        except FedfabError as error:
+            log.error("task failed", task=record.task, error=str(error))
+            told = {"code": error.code, "message": error.message, "hint": error.hint}
+            await context.send(record.coordinator, "task.result", {"error": told})
+            self._end(record, "failed", str(error))
+        finally:
+            await self.pool.forget(record.task)
+
+    async def _member(self, node: Node, clusters: Clusters, observe: Observe) -> Learner:
+        """What the coordinator aggregates; a gateway that cannot take part says why to every call."""
+        try:
+            return await clusters.member(node.name, observe)
+        except FedfabError as error:
+            log.error("cannot take part", task=clusters.task, error=str(error))
+            return Unable(node.name, error)
+
+    def _promote(self, task: str, why: str) -> None:
+        """Put the models in use that a task made here, held back or not: the coordinator's versions are of the whole task."""
+        for name in self.models.names():
+            for version in self.models.versions(name):
+                if self.models.evidence(name, version).task_id == task:
+                    self.models.promote(name, version, why)
+                    log.info("model promoted", model=name, version=version, why=why)
+
+    def _end(self, record: Record, state: State, reason: str = "") -> None:
+        record.state, record.reason, record.ended = state, reason, datetime.now(UTC)
+        self._keep(record)
+
+    def _keep(self, record: Record) -> None:
+        self.records[record.task] = record
+        write_atomic(self.folder / record.task / "task.json", record.model_dump_json(indent=1).encode())
+
+
+class Unable:
+    """A learner that answers every call with the reason why it cannot learn, so that its aggregator may go on without it."""
+
+    def __init__(self, name: str, reason: FedfabError) -> None:
+        self.name = name
+        self.reason = reason
+
+    async def describe(self) -> Description:
+        """Raises the reason, as all calls do."""
+        raise self.reason
+
+    async def moments(self) -> Moments:
+        """Raises the reason."""
+        raise self.reason
+
+    async def fit(self, round_: int, params: Params) -> Update:
+        """Raises the reason."""
+        raise self.reason
+
+    async def evaluate(self, params: Params) -> Mapping[str, Tally]:
+        """Raises the reason."""
+        raise self.reason
+
+    async def finish(self, params: Params) -> Mapping[str, Any]:
+        """The reason: the others are done, and nothing more will be asked."""
+        return {"error": str(self.reason)}
+
+
+def _require_coordinator(node: Node, trust: TrustStore, message: Message) -> None:
+    """Only a coordinator's certificate gives the right to start, cancel and deploy (clause 9.3.2)."""
+    sender = node.participants.peer(message.header.sender, trust)
+    if sender.role != "coordinator":
+        raise GatewayError(
+            "FF-PROGRAM-005",
+            f'"{message.header.kind}" comes from {sender.name}, whose certificate says {sender.role}; only a coordinator may say this',
+            hint="nothing was done; ask the operator of that participant what it is up to",
+        )
+
+
+def _stored(folder: Path) -> list[Record]:
+    return [Record.model_validate_json(path.read_bytes()) for path in sorted(folder.glob("*/task.json"))]
