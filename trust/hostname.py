@@ -26,7 +26,7 @@ def wrong_host(host: str, why: str) -> TrustError:
     return TrustError(
         "FF-TLS-002",
         f"expected a certificate for {host!r}: {why}",
-        hint="dial a name the certificate has, or issue it with --dns NAME or --ip ADDRESS",
+        hint="dial a name the certificate has, or issue it with --host NAME for each name and address",
     )
 
 
