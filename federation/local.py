@@ -39,6 +39,9 @@ class LocalRelay:
 
         await self._hub.mailbox.put(commit.parcels, also)
 
+    async def handed_over(self) -> None:
+        """A commit is all there is to it."""
+
     async def receive(self) -> list[Delivery]:
         """From our own mailbox."""
         while not (found := await self._hub.mailbox.wait(self._name, self._after, _LONG_S)):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Awaitable, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -36,6 +36,8 @@ log = structlog.get_logger()
 
 UNHANDLED = 1024
 """Messages held at a time; the others wait in the mailbox."""
+LEAVING_S = 5.0
+"""For what is still to be said when the participant leaves."""
 EARLY = 64
 """Messages held for each task that nobody has opened yet; more stay in the mailbox until the next session."""
 
@@ -53,6 +55,7 @@ class Node:
         self._outgoing = Outgoing(self._identities, relay, self._journal)
         self._stack = AsyncExitStack()
         self._loops: list[asyncio.Task[None]] = []
+        self._spawned: set[asyncio.Task[None]] = set()
         self._contexts: dict[str, Context] = {}
         self._early: dict[str, list[Message]] = {}
         self._closed: set[str] = set()
@@ -83,8 +86,12 @@ class Node:
         return self
 
     async def __aexit__(self, *error: Any) -> bool | None:
+        if self._spawned:
+            await asyncio.wait(self._spawned, timeout=LEAVING_S)
         await self._outgoing.flushed()
-        for task in self._loops:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self.relay.handed_over(), LEAVING_S)
+        for task in (*self._loops, *self._spawned):
             task.cancel()
         return await self._stack.__aexit__(*error)
 
@@ -147,7 +154,9 @@ class Node:
             except FedfabError as error:
                 log.warning("left undone", reason=str(error))
 
-        self._tasks.create_task(guarded())
+        task = self._tasks.create_task(guarded())
+        self._spawned.add(task)
+        task.add_done_callback(self._spawned.discard)
 
     async def _receive(self) -> None:
         while True:

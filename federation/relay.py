@@ -61,6 +61,10 @@ class Relay(Protocol):
         """Make it durable; what it says is under way from then on."""
         ...
 
+    async def handed_over(self) -> None:
+        """Wait until all that was committed has left the house, if it can leave at all now."""
+        ...
+
     async def receive(self) -> list[Delivery]:
         """The next deliveries, as soon as there are any; what is not committed comes again in a later session."""
         ...

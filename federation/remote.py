@@ -127,13 +127,13 @@ async def serve(context: Context, learner: Learner) -> None:
                 await message.done()
             elif work is not None and work.under_way and (work.message.request == message.request):
                 if message.header.kind == "cancel":
-                    work.task.cancel()
+                    work.stop()
                 await message.done()
             elif message.header.kind == "cancel":
                 await message.done()  # the request was answered, or never came
             else:
                 if work is not None:
-                    work.task.cancel()
+                    work.stop()
                 work = _Work(message, tasks.create_task(_answer(context, learner, message, over)))
 
 
@@ -145,6 +145,12 @@ class _Work:
     @property
     def under_way(self) -> bool:
         return not self.task.done()
+
+    def stop(self) -> None:
+        """Nobody wants the answer. (Where the process ends instead, the request comes again.)"""
+        if self.under_way:
+            self.task.cancel()
+            self.message.done_soon()
 
 
 async def _answer(context: Context, learner: Learner, message: Message, over: asyncio.Event) -> None:
@@ -161,9 +167,6 @@ async def _answer(context: Context, learner: Learner, message: Message, over: as
     try:
         with progress.listening(tell):
             meta, params = await _CALLS[kind](learner, message)
-    except asyncio.CancelledError:
-        message.done_soon()
-        raise
     except Exception as error:
         log.exception("request failed", kind=kind)
         await context.answer(message, {"error": _described(error)}, keep=False)

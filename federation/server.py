@@ -231,7 +231,9 @@ class FederationServer:
 
 async def listen(app: web.Application, host: str, port: int, context: ssl.SSLContext) -> web.AppRunner:
     """Serve ``app`` until the runner is cleaned up, with buffers that suit blobs."""
-    runner = web.AppRunner(app, access_log=None, read_bufsize=READ_BUFFER_BYTES)
+    runner = web.AppRunner(
+        app, access_log=None, read_bufsize=READ_BUFFER_BYTES, handler_cancellation=True, shutdown_timeout=2.0
+    )
     await runner.setup()
     await web.TCPSite(runner, host, port, ssl_context=context, backlog=1024).start()
     return runner

@@ -40,7 +40,7 @@ class Uplink:
         self.connected = asyncio.Event()
         self._link = Link(identity, trust, url)
         self._outbox = Outbox(self.database, self.blobs)
-        self._work = asyncio.Event()
+        self._work, self._empty = asyncio.Event(), asyncio.Event()
         self._acks: list[int] = []
         self._after = 0
         self._backoff = Backoff()
@@ -53,6 +53,7 @@ class Uplink:
             await self.connected.wait()
             entry = await self._outbox.first()
             if entry is None and not self._acks:
+                self._empty.set()
                 await self._work.wait()
                 self._work.clear()
                 resume = False
@@ -75,7 +76,13 @@ class Uplink:
 
         await self.blobs.drop(await self.database.write(work))
         self._acks += commit.cursors
+        self._empty.clear()
         self._work.set()
+
+    async def handed_over(self) -> None:
+        """Wait until the outbox is empty, if there is anybody to hand it to."""
+        if self.connected.is_set():
+            await self._empty.wait()
 
     async def receive(self) -> list[Delivery]:
         """By long poll; the session is opened first where there is none."""
