@@ -45,9 +45,15 @@ def run(
     ] = None,
 ) -> None:
     """Serve members and operators until SIGTERM or Ctrl-C."""
-    from coordinator import daemon
+    import asyncio
 
-    daemon.main(config, ready_fd)
+    from common import log
+    from coordinator import daemon
+    from coordinator.configfile import load_config
+
+    found = load_config(config)
+    log.configure(found.log.level, found.log.style)
+    asyncio.run(daemon.run(found, ready_fd))
 
 
 @app.command()

@@ -171,6 +171,11 @@ async def cancel_task(services: Services, caller: Peer, inputs: OneTask) -> Task
     return await services.scheduler.cancel(inputs.task, by=caller.name)
 
 
+async def resume_task(services: Services, caller: Peer, inputs: OneTask) -> Task:
+    """Go on with a task that failed, after its last finished round."""
+    return await services.scheduler.resume(inputs.task, by=caller.name)
+
+
 async def list_models(services: Services, caller: Peer, inputs: ModelFilter) -> ModelList:
     """List models with their lineage and the metrics of each participant."""
     return ModelList(items=await services.registry.find(inputs.name))
@@ -206,6 +211,7 @@ OPERATIONS: tuple[Operation[Services, Any], ...] = (
     Operation("GET", "/tasks/{task}", show_task, OneTask, Task, refusals=[404]),
     Operation("GET", "/tasks/{task}/events", task_events, EventsOfTask, EventList, refusals=[404]),
     Operation("POST", "/tasks/{task}/cancel", cancel_task, OneTask, Task, refusals=[404, 409]),
+    Operation("POST", "/tasks/{task}/resume", resume_task, OneTask, Task, refusals=[404, 409]),
     Operation("GET", "/models", list_models, ModelFilter, ModelList),
     Operation("GET", "/models/{name}/{version}", show_model, OneVersion, Model, refusals=[404]),
     Operation("GET", "/models/{name}/{version}/params", model_params, OneVersion, None, refusals=[404]),

@@ -1,11 +1,11 @@
 """Errors of this room; the codes are explained in ``docs/errors/coordinator.md``.
 
 CoordinatorError
- ├── FileError     a configuration or task file cannot be used
+ ├── FileError          a configuration or task file cannot be used
  ├── NotFoundError      there is nothing of that name                HTTP 404
  ├── ConflictError      it makes no sense in the present state       HTTP 409
  ├── InvalidError       what was sent does not fit, field by field   HTTP 422
- ├── ForbiddenError       the caller may not                           HTTP 403
+ ├── ForbiddenError     the caller may not                           HTTP 403
  └── CallRefusedError   at the client: what the coordinator answered, with its code
 """
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from http import HTTPStatus
 from typing import Any, TypeVar
 
 import structlog
 from aiohttp import web
+from aiohttp.typedefs import Handler, Middleware
 from pydantic import BaseModel, ValidationError
 
 from common.errors import FedfabError
@@ -20,8 +21,6 @@ from trust.identity import Peer, TrustStore
 from trust.tls import peer
 
 log = structlog.get_logger()
-
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 _STATUS: dict[type[CoordinatorError], HTTPStatus] = {
     NotFoundError: HTTPStatus.NOT_FOUND,
@@ -94,7 +93,7 @@ async def _problems(request: web.Request, handler: Handler) -> web.StreamRespons
         return _problem(500, "FF-COORD-002", "the coordinator met an error of its own", hint="its log has the details")
 
 
-def _operators_only(trust: TrustStore) -> Any:
+def _operators_only(trust: TrustStore) -> Middleware:
     """Deny by default: no path of this application, known or not, answers anyone but an operator."""
 
     @web.middleware

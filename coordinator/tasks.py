@@ -71,7 +71,10 @@ class Tasks:
         return await self._select(*([tables.tasks.c.state.in_(states)] if states else []), limit=limit)
 
     async def move(self, task: str, state: TaskState, reason: str = "") -> Task:
-        """Take the task to ``state``. Raises NotFoundError FF-COORD-020, ConflictError FF-COORD-021 when it cannot go there from where it is."""
+        """Take the task to ``state``.
+
+        Raises NotFoundError FF-COORD-020, ConflictError FF-COORD-021 when it cannot go there from where it is.
+        """
         stamps: dict[TaskState, dict[str, int | None]] = {
             "submitted": {"ended": None},
             "running": {"started": now_ms()},

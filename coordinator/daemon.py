@@ -1,0 +1,126 @@
+"""The day of the coordinator, from top to bottom."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+
+import structlog
+from aiohttp import web
+from aiohttp.typedefs import Handler, Middleware
+
+from common import service
+from coordinator import db, http
+from coordinator.api import Services
+from coordinator.config import Config, Listen
+from coordinator.contacts import Contacts
+from coordinator.errors import CoordinatorError
+from coordinator.operations import PREFIX
+from coordinator.registry import Registry
+from coordinator.scheduler import Scheduler
+from coordinator.tasks import Tasks
+from federation.hub import Hub
+from federation.node import Node
+from federation.server import FederationServer, listen
+from federation.wire import PREFIX as FEDERATION
+from trust import tls
+from trust.errors import TrustError
+from trust.identity import Identity, TrustStore
+from trust.keys import SuiteName
+
+log = structlog.get_logger()
+
+
+async def run(config: Config, ready_fd: int | None = None) -> None:
+    """Serve until SIGTERM or SIGINT. Who started us is told when the addresses answer: on ``ready_fd``, one a line, and systemd."""
+    stop = service.stop_signal()
+    async with serving(config) as addresses:
+        if ready_fd is not None:
+            with os.fdopen(ready_fd, "w") as ready:
+                ready.writelines(f"{address}\n" for address in addresses)
+        service.notify("READY=1")
+        log.info("coordinator serves", name=config.coordinator.name, addresses=addresses)
+        await stop.wait()
+        service.notify("STOPPING=1")
+        log.info("coordinator stops")
+
+
+@asynccontextmanager
+async def serving(config: Config) -> AsyncIterator[list[str]]:
+    """A whole coordinator while the context lasts; gives the addresses it serves. Raises FedfabError where it cannot start."""
+    data = config.coordinator.data_dir
+    data.mkdir(parents=True, exist_ok=True)
+    async with AsyncExitStack() as stack:
+        # open what keeps
+        before, now = await asyncio.to_thread(db.migrate, config.database_url)
+        log.info("database ready", revision=now, before=before)
+        engine = db.connect(config.database_url)
+        stack.callback(engine.dispose)
+        hub = Hub(engine, data / "blobs")
+        stack.push_async_callback(hub.close)
+        tasks, contacts = Tasks(hub.database), Contacts(hub.database)
+        registry = Registry(hub.database, data / "models")
+
+        # take up the tasks that were running
+        identities = {one.suite: _credentials(config, one.suite) for one in config.listens}
+        node = await stack.enter_async_context(Node.aggregator(list(identities.values()), hub))
+        scheduler = Scheduler(
+            node, tasks, registry, contacts, checkpoints=data / "checkpoints", running=config.limits.running_tasks
+        )
+        await stack.enter_async_context(scheduler.at_work())
+
+        # open the doors to members and operators; they close first
+        services = Services(config.coordinator.name, tasks, registry, contacts, scheduler)
+        addresses = []
+        for one in config.listens:
+            identity, trust = identities[one.suite]
+            app = web.Application(middlewares=[_noting(contacts, trust)])
+            FederationServer(identity, trust, hub).add_routes(app)
+            app.add_subapp(PREFIX, http.application(services, trust, body_bytes=config.limits.request_kib * 1024))
+            addresses.append(await _listen(stack, app, one, tls.server_context(identity, trust)))
+        yield addresses
+
+
+def _credentials(config: Config, suite: SuiteName) -> tuple[Identity, TrustStore]:
+    folder = config.trust.identity
+    identity = Identity.load(folder, suite)
+    if (identity.peer.name, identity.peer.role) != (config.coordinator.name, "coordinator"):
+        raise CoordinatorError(
+            "FF-COORD-009",
+            f'{folder / f"{suite}.crt"} is for "{identity.peer.name}", a {identity.peer.role}; '
+            f'expected "{config.coordinator.name}", a coordinator',
+            hint=f"fedfab pki issue DIR {config.coordinator.name} --role coordinator --host NAME, or correct [coordinator] name",
+        )
+    return identity, TrustStore.load(folder, suite)
+
+
+async def _listen(stack: AsyncExitStack, app: web.Application, address: Listen, context: ssl.SSLContext) -> str:
+    try:
+        runner = await listen(app, address.host, address.port, context)
+    except OSError as error:
+        raise CoordinatorError(
+            "FF-COORD-013",
+            f"cannot listen on {address.address}: {error.strerror}",
+            hint="is another program, or another coordinator, using it? `ss -ltnp` shows who listens",
+        ) from error
+    stack.push_async_callback(runner.cleanup)
+    host = f"[{address.host}]" if ":" in address.host else address.host
+    return f"https://{host}:{runner.addresses[0][1]}"
+
+
+def _noting(contacts: Contacts, trust: TrustStore) -> Middleware:
+    """Every call of a member is a contact: it enrols a new one, and shows the operator when each was last there."""
+
+    @web.middleware
+    async def note(request: web.Request, handler: Handler) -> web.StreamResponse:
+        if request.path.startswith(FEDERATION):
+            with suppress(TrustError):  # the handler refuses it
+                caller = tls.peer(request.transport, trust)
+                if caller.role == "gateway":
+                    await contacts.seen(caller)
+        return await handler(request)
+
+    return note
