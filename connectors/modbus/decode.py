@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterator, Sequence
+from operator import itemgetter
 from typing import Any
 
 from connectors.contract import Value
@@ -26,37 +27,42 @@ _Finish = Callable[[Any], Value]
 """What is left to do with a value as `struct` unpacked it: an int, a float or bytes, by the format."""
 
 
-class Decoder:
-    """Turns the answer to one block into the values of its tags, in the order of ``block.slots``.
+def decoder(block: Block) -> Registers | Bits:
+    """What turns the memory that a read of ``block`` brought into the values of its tags, in the order of ``block.slots``."""
+    return Bits(block) if block.is_bits else Registers(block)
 
-    The bytes of every tag are put into the order ABCD and next to each other, whatever order the device has; gaps fall away.
-    """
+
+class Registers:
+    """The bytes of every tag are put into the order ABCD and next to each other, whatever order the device has; gaps fall away."""
 
     def __init__(self, block: Block) -> None:
-        self._registers = struct.Struct(f">{block.count}H")
-        self._places: list[int] = []
-        self._finish: list[_Finish | None] = []
-        self._bits = [slot.tag.address - block.address for slot in block.slots]
+        places: list[int] = []
         layout = ">"
         for slot in block.slots:
-            tag = slot.tag
-            if not tag.is_bit:
-                first = 2 * (tag.address - block.address)
-                self._places.extend(first + place for place in byte_places(tag, slot.order))
-                layout += f"{2 * tag.size}s" if tag.data == "string" else _FORMATS[tag.data]
-                self._finish.append(_finisher(tag))
+            first = 2 * (slot.tag.address - block.address)
+            places.extend(first + place for place in byte_places(slot.tag, slot.order))
+            layout += f"{2 * slot.tag.size}s" if slot.tag.data == "string" else _FORMATS[slot.tag.data]
+        self._memory = struct.Struct(f">{block.count}H")
+        self._pick = itemgetter(*places)
         self._layout = struct.Struct(layout)
+        self._finish = [_finisher(slot.tag) for slot in block.slots]
 
-    def registers(self, registers: Sequence[int]) -> Iterator[Value]:
+    def values(self, memory: Sequence[int]) -> Iterator[Value]:
         """Values from the registers of the whole block. NaN comes out as None: it is the device's "no value"."""
-        raw = self._registers.pack(*registers)
-        ordered = bytes([raw[place] for place in self._places])
+        ordered = bytes(self._pick(self._memory.pack(*memory)))
         for value, finish in zip(self._layout.unpack(ordered), self._finish, strict=True):
             yield value if finish is None else finish(value)
 
-    def bits(self, bits: Sequence[bool]) -> Iterator[Value]:
+
+class Bits:
+    """Coils and discrete inputs: one bit for each tag."""
+
+    def __init__(self, block: Block) -> None:
+        self._places = [slot.tag.address - block.address for slot in block.slots]
+
+    def values(self, memory: Sequence[int]) -> Iterator[Value]:
         """Values from the bits of the whole block."""
-        return (bits[place] for place in self._bits)
+        return (bool(memory[place]) for place in self._places)
 
 
 def byte_places(tag: ModbusTag, order: Order) -> list[int]:

@@ -34,6 +34,11 @@ class Block:
     count: int
     slots: tuple[Slot, ...]
 
+    @property
+    def is_bits(self) -> bool:
+        """Whether it reads coils or discrete inputs."""
+        return self.table in ("coil", "discrete")
+
     def halves(self) -> tuple[Block, Block] | None:
         """Two smaller reads of the same tags; None where it reads one place only."""
         cut = len(self.slots) // 2

@@ -12,6 +12,7 @@ from asyncua.client.client import Client
 
 from connectors.contract import Batch, Quality, Sample
 from connectors.errors import ConnectorError
+from connectors.once import Once
 from connectors.opcua.config import OpcUaConfig, OpcUaTag
 from connectors.opcua.session import FAILURES, chunks, connect, find_nodes, item_of, new_client, session
 from connectors.opcua.values import overflowed, sample
@@ -38,7 +39,7 @@ class OpcUaConnector:
         self._room = asyncio.Event()
         self._lost: BaseException | None = None
         self._unreadable: set[str] = set()
-        self._overflowing: set[str] = set()
+        self._once = Once(_log, config.name)
 
     async def start(self, cursor: str | None) -> None:
         """Connect and subscribe. Raises ConnectorError."""
@@ -144,7 +145,7 @@ class OpcUaConnector:
                     name = tags[item.ClientHandle]
                     self._buffer.append(sample(name, item.Value, now))
                     if overflowed(item.Value):
-                        self._report_overflow(name)
+                        self._once.failed(name, f"the server dropped changes of {name}; raise queue_size")
             elif isinstance(notification, ua.StatusChangeNotification) and not notification.Status.is_good():
                 self._lost = ConnectionError(notification.Status.name)
         if len(self._buffer) >= self._config.buffer:
@@ -181,11 +182,6 @@ class OpcUaConnector:
             )
         self._unreadable = set(failed)
         self._arrived.set()
-
-    def _report_overflow(self, tag: str) -> None:
-        if tag not in self._overflowing:
-            self._overflowing.add(tag)
-            _log.warning("%s: the server dropped changes of %s; raise queue_size", self._config.name, tag)
 
     def _connection_lost(self, error: BaseException) -> ConnectorError:
         return ConnectorError(

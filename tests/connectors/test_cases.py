@@ -23,7 +23,7 @@ from pydantic import ValidationError
 from connectors import registry
 from connectors.contract import Quality, Sample, SourceConfig
 from connectors.modbus.config import ModbusConfig
-from connectors.modbus.decode import Decoder
+from connectors.modbus.decode import decoder
 from connectors.modbus.plan import plan
 from connectors.opcua.values import sample
 
@@ -74,8 +74,7 @@ def modbus(config: ModbusConfig, device: dict[str, dict[str, int]]) -> object:
     values: dict[str, object] = {}
     for block in blocks:
         memory = [device[block.table].get(str(block.address + place), 0) for place in range(block.count)]
-        decoder = Decoder(block)
-        found = decoder.bits(list(map(bool, memory))) if block.slots[0].tag.is_bit else decoder.registers(memory)
+        found = decoder(block).values(memory)
         values.update(zip((slot.tag.name for slot in block.slots), found, strict=True))
     return {
         "reads": [[block.unit_id, block.table, block.address, block.count] for block in blocks],

@@ -19,6 +19,7 @@ import psycopg
 import pymysql
 
 from tests.conftest import free_port, missing, need_program
+from tests.servers.certificates import make_certificate
 
 READER, PASSWORD = "reader", "S3cret/of:reader@x"
 """The account connectors use. It may write, so that a test can show that a connector does not; the password needs care in a URL."""
@@ -36,6 +37,11 @@ class DatabaseServer(ABC):
             mkdtemp(prefix="fedfab-db-", dir="/tmp")
         )  # short: a socket's path has 107 characters at most
         self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def certificate(self) -> Path:
+        """The server's own, self-signed; it offers TLS beside plain connections."""
+        return self.folder / "server.pem"
 
     @property
     @abstractmethod
@@ -94,6 +100,10 @@ class DatabaseServer(ABC):
                 shutil.chown(self.folder, self.account)
             except LookupError:
                 missing(f"there is no account {self.account}: make servers")
+        make_certificate(self.folder, "server", "urn:fedfab:test:database")
+        if user := self._user():
+            for file in self.folder.glob("server.*"):
+                shutil.chown(file, user)
         self._install()
         self.start()
         self._admit()
@@ -136,6 +146,8 @@ class MariaDb(DatabaseServer):
             "--bind-address=127.0.0.1",
             "--innodb-buffer-pool-size=16M",
             "--skip-name-resolve",
+            f"--ssl-cert={self.certificate}",
+            f"--ssl-key={self.folder}/server.key",
         ]
 
     def _admit(self) -> None:
@@ -188,7 +200,14 @@ class PostgreSql(DatabaseServer):
         )
 
     def _command(self) -> Sequence[str]:
-        options = {"listen_addresses": "127.0.0.1", "unix_socket_directories": str(self.folder), "fsync": "off"}
+        options = {
+            "listen_addresses": "127.0.0.1",
+            "unix_socket_directories": str(self.folder),
+            "fsync": "off",
+            "ssl": "on",
+            "ssl_cert_file": str(self.certificate),
+            "ssl_key_file": f"{self.folder}/server.key",
+        }
         settings = [part for name, value in options.items() for part in ("-c", f"{name}={value}")]
         return [need_program("postgres", self._hint), "-D", f"{self.folder}/data", "-p", str(self.port), *settings]
 

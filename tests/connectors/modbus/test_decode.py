@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from connectors.modbus.config import ModbusConfig, Order
-from connectors.modbus.decode import Decoder
+from connectors.modbus.decode import decoder
 from connectors.modbus.plan import plan
 
 FORMATS = {"u16": "H", "i16": "h", "u32": "I", "i32": "i", "u64": "Q", "i64": "q", "f32": "f", "f64": "d"}
@@ -39,7 +39,7 @@ def decode(registers: list[int], **tag: Any) -> Any:
         }
     )
     (block,) = plan(config)
-    (value,) = Decoder(block).registers(registers)
+    (value,) = decoder(block).values(registers)
     return value
 
 
@@ -113,7 +113,7 @@ def test_overlapping_tags_and_gaps_in_one_block(values: list[int]) -> None:
     )
     (block,) = plan(config)
     assert (block.address, block.count) == (4, 12)
-    found = {slot.tag.name: value for slot, value in zip(block.slots, Decoder(block).registers(values), strict=True)}
+    found = {slot.tag.name: value for slot, value in zip(block.slots, decoder(block).values(values), strict=True)}
     assert found == {
         "whole": values[0] << 16 | values[1],
         "low": values[1],

@@ -13,7 +13,8 @@ import pytest
 from connectors.contract import Connector, Quality, Sample
 from connectors.errors import ConnectorError
 from connectors.registry import get
-from tests.servers.opcua import OpcUaServer, make_certificate
+from tests.servers.certificates import make_certificate
+from tests.servers.opcua import OpcUaServer
 
 pytestmark = [pytest.mark.server("node-opcua"), pytest.mark.clause("9.1.2")]
 

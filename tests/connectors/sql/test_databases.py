@@ -15,6 +15,7 @@ import pytest
 from connectors.contract import Connector, Quality, Sample
 from connectors.errors import ConnectorConfigError, ConnectorError
 from connectors.registry import get
+from tests.servers.certificates import make_certificate
 from tests.servers.databases import PASSWORD, DatabaseServer, MariaDb, PostgreSql
 
 pytestmark = [pytest.mark.clause("9.1.2")]
@@ -263,6 +264,37 @@ async def test_a_wrong_table_or_column_names_it(server: Server, make: Make) -> N
         with pytest.raises(ConnectorError, match=r"(?s)FF-SQL-002.*absent"):
             await reader.start(None)
         await reader.stop()
+
+
+@SERVERS
+@pytest.mark.parametrize("right", [True, False], ids=["its-certificate", "another-certificate"])
+async def test_over_tls(
+    name: str, right: bool, request: pytest.FixtureRequest, password: dict[str, str], tmp_path: Path
+) -> None:
+    server: DatabaseServer = request.getfixturevalue(name)
+    make_certificate(tmp_path, "other", "urn:another")
+    ca = server.certificate if right else tmp_path / "other.pem"
+    options = f"sslmode=verify-ca&sslrootcert={ca}" if name == "postgresql" else f"ssl_ca={ca}"
+    encrypted = {
+        "postgresql": "SELECT 1 AS id, version AS v FROM pg_stat_ssl WHERE pid = pg_backend_pid()",
+        "mariadb": "SELECT 1 AS id, variable_value AS v FROM information_schema.session_status "
+        "WHERE variable_name = 'Ssl_version'",
+    }[name]
+    kind = get("sql")
+    section = {
+        "name": "mes",
+        "url": f"{server.url}?{options}",
+        "password": password,
+        "query": encrypted,
+        "cursor": "id",
+    }
+    reader = kind.create(kind.config.model_validate({**section, "tag": [{"name": "version", "column": "v"}]}))
+    if right:
+        (reading,) = await reader.probe()
+        assert str(reading.value).startswith("TLSv1.")
+    else:
+        with pytest.raises(ConnectorError, match="FF-SQL-001"):
+            await reader.probe()
 
 
 @SERVERS
