@@ -25,7 +25,6 @@ from trust.suite import providers, suite
 
 HERE = Path(__file__).parent
 SIZES = [64 << 10, 1 << 20, 4 << 20, 16 << 20, 64 << 20]
-COLUMNS = ["cipher", "digest", "one core", "seal", "unseal", "seal_blob", "open_blob"]
 
 
 def main() -> None:
@@ -45,41 +44,11 @@ def measure(name: SuiteName, *, quick: bool) -> list[dict[str, object]]:
         pki.init(Path(folder), [name], "bench")
         path = pki.issue(Path(folder), pki.Request("a", "gateway", "bench"))
         identity = Identity.load(path, name)
-    algorithms, rows = suite(name), []
-    key, nonce = os.urandom(algorithms.key_bytes), bytes(12)
+    rows: list[dict[str, object]] = []
     for size in SIZES:
-        body, out = os.urandom(size), bytearray(size + 16)
-        header = Header("i", "t", "k", "a", "a", 1, 1, name)
-        sealed = seal(identity, identity.peer, header, body)
-        blob, manifest = seal_blob(algorithms, body)
-
-        def cipher() -> None:
-            algorithms.encrypt_into(key, nonce, body, b"", memoryview(out))
-
-        def digest() -> None:
-            algorithms.digest(out)
-
-        def one_core() -> None:
-            cipher()
-            digest()
-
-        runs: dict[str, Callable[[], object]] = dict(
-            zip(
-                COLUMNS,
-                [
-                    cipher,
-                    digest,
-                    one_core,
-                    lambda: seal(identity, identity.peer, header, body),
-                    lambda: unseal(identity, identity.peer, sealed),
-                    lambda: seal_blob(algorithms, body),
-                    lambda: open_blob(manifest, blob),
-                ],
-                strict=True,
-            )
-        )
+        runs = _runs(identity, size)
         budget_s = 1.0 if quick else 6.0
-        times: dict[str, list[float]] = {column: [] for column in COLUMNS}
+        times: dict[str, list[float]] = {column: [] for column in runs}
         started = time.perf_counter()
         while len(times["seal"]) < 5 or time.perf_counter() - started < budget_s:
             for column, run in runs.items():
@@ -90,13 +59,42 @@ def measure(name: SuiteName, *, quick: bool) -> list[dict[str, object]]:
     return rows
 
 
+def _runs(identity: Identity, size: int) -> dict[str, Callable[[], object]]:
+    algorithms = suite(identity.peer.suite)
+    key, nonce, body, out = os.urandom(algorithms.key_bytes), bytes(12), os.urandom(size), bytearray(size + 16)
+    header = Header("i", "t", "k", "a", "a", 1, 1, identity.peer.suite)
+    sealed = seal(identity, identity.peer, header, body)
+    blob, manifest = seal_blob(algorithms, body)
+
+    def cipher() -> None:
+        algorithms.encrypt_into(key, nonce, body, b"", memoryview(out))
+
+    def digest() -> None:
+        algorithms.digest(out)
+
+    def one_core() -> None:
+        cipher()
+        digest()
+
+    return {
+        "cipher": cipher,
+        "digest": digest,
+        "one core": one_core,
+        "seal": lambda: seal(identity, identity.peer, header, body),
+        "unseal": lambda: unseal(identity, identity.peer, sealed),
+        "seal_blob": lambda: seal_blob(algorithms, body),
+        "open_blob": lambda: open_blob(manifest, blob),
+    }
+
+
 def show(result: dict[str, object]) -> None:
     console = Console(width=140)
     console.print(f"{result['providers']}, {result['cores']} cores; MB/s, and percent of the raw cipher")
-    table = Table("suite", "size", *COLUMNS)
+    columns = ["cipher", "digest", "one core", "seal", "unseal", "seal_blob", "open_blob"]
+    table = Table("suite", "size", *columns)
     for row in result["rows"]:  # type: ignore[attr-defined]
         size, raw = row["bytes"], row["cipher"]
-        cells = [f"{size / row[c] / 1e6:,.0f} ({100 * raw / row[c]:.0f} %)" for c in COLUMNS]
+        cells = [f"{size / row[c] / 1e6:,.0f} ({100 * raw / row[c]:.0f} %)" for c in columns]
         table.add_row(row["suite"], f"{size >> 10} KiB", *cells)
     console.print(table)
 
