@@ -111,9 +111,9 @@ class _Track:
 def _lines(config: Config, end: End) -> dict[str, Line]:
     """How each field is converted from its tag's unit. The configuration was checked: all of them can be."""
     lines = {}
+    units = {f"{source.name}/{tag.name}": tag.unit for source in config.sources for tag in source.tag}
     for field in config.cluster(end.cluster).fields:
-        source, _, tag = end.tags[field.name].partition("/")
-        line = conversion(config.source(source).tag_units()[tag], field.unit)
+        line = conversion(units[end.tags[field.name]], field.unit)
         if line is None:
             raise ValueError(f'field "{field.name}" of end "{end.name}" cannot be converted')
         lines[field.name] = line

@@ -1,142 +1,163 @@
-"""The cleaning rules of one field. A sample that a rule rejects is missing; each rule counts what it rejected."""
+"""The cleaning rules. A sample that a rule rejects is missing; each rule counts, field by field, what it rejected."""
 
 from __future__ import annotations
 
-from collections import Counter
-from dataclasses import dataclass, replace
-from typing import Self
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gateway.config import ClusterField
+from gateway.pipeline.events import NEVER, SECOND, Events, firsts, lasts
 
-RULES = ("bad", "type", "clock", "late", "duplicate", "range", "rate", "frozen")
-"""What can be wrong with a sample, in the order in which it is looked for."""
-
-NEVER = -(2**62)
-"""A time before all others; half the range, so that differences do not overflow."""
-
-SECOND = 1_000_000_000
-
-
-@dataclass(frozen=True, slots=True)
-class Events:
-    """Samples of one field, in the order in which they take effect."""
-
-    at: NDArray[np.int64]
-    """[n] when it takes effect: its source time, or later if it came late."""
-    time: NDArray[np.int64]
-    """[n] source time."""
-    value: NDArray[np.float64]
-    """[n] NaN: missing."""
-
-    def __len__(self) -> int:
-        return len(self.at)
-
-    def part(self, chosen: NDArray[np.bool_] | NDArray[np.intp] | slice) -> Events:
-        """Some of them."""
-        return Events(self.at[chosen], self.time[chosen], self.value[chosen])
-
-    @classmethod
-    def none(cls) -> Self:
-        """No event."""
-        return cls(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))
-
-    @classmethod
-    def join(cls, parts: list[Events]) -> Self:
-        """One behind the other."""
-        return cls(
-            np.concatenate([part.at for part in parts]),
-            np.concatenate([part.time for part in parts]),
-            np.concatenate([part.value for part in parts]),
-        )
+RULES = ("samples", "bad", "type", "clock", "late", "duplicate", "range", "rate", "frozen")
+"""What is counted: samples that came, and what was wrong with some, in the order in which it is looked for."""
 
 
 @dataclass(slots=True)
 class Memory:
-    """What the rules remember of the samples before."""
+    """What the rules remember of each field's samples before."""
 
-    time: int = NEVER
+    time: NDArray[np.int64]
     """Newest source time, and the value that came with it."""
-    value: float = float("nan")
-    accepted_time: int = NEVER
+    value: NDArray[np.float64]
+    accepted_time: NDArray[np.int64]
     """The last value that range and rate accepted."""
-    accepted: float = float("nan")
-    since: int = NEVER
+    accepted: NDArray[np.float64]
+    since: NDArray[np.int64]
     """When that value was reached."""
 
+    @classmethod
+    def of(cls, n: int) -> Memory:
+        """Nothing yet, of n fields."""
+        times, values = np.full(n, NEVER, np.int64), np.full(n, np.nan)
+        return cls(times, values, times.copy(), values.copy(), times.copy())
 
-def clean(field: ClusterField, events: Events, memory: Memory, counts: Counter[str]) -> Events:
-    """The events that are news, with NaN for rejected values. ``memory`` and ``counts`` are brought up to date."""
-    events = _news(events, memory, counts)
-    if not len(events):
-        return events
-    value = events.value.copy()
-    with np.errstate(invalid="ignore"):
-        outside = np.zeros(len(value), np.bool_)
-        if field.min is not None:
-            outside |= value < field.min
-        if field.max is not None:
-            outside |= value > field.max
-    counts["range"] += int(outside.sum())
-    value[outside] = np.nan
-    measured = np.flatnonzero(~np.isnan(value))
-    if field.max_rate_per_s is not None:
-        quick = _too_quick(events.time[measured], value[measured], field.max_rate_per_s, memory)
-        counts["rate"] += int(quick.sum())
+    def lists(self) -> list[list[float]]:
+        """Its columns as plain lists."""
+        return [getattr(self, column.name).tolist() for column in fields(self)]
+
+    @classmethod
+    def from_lists(cls, columns: Sequence[Sequence[float]]) -> Memory:
+        """The memory again."""
+        time, value, accepted_time, accepted, since = columns
+        return cls(
+            np.array(time, np.int64),
+            np.array(value, np.float64),
+            np.array(accepted_time, np.int64),
+            np.array(accepted, np.float64),
+            np.array(since, np.int64),
+        )
+
+
+class Cleaner:
+    """The rules of the fields of one cluster, what they remember, and ``counts`` [fields, RULES]."""
+
+    def __init__(self, rules: Sequence[ClusterField]) -> None:
+        self._low = np.array([-np.inf if rule.min is None else rule.min for rule in rules])
+        self._high = np.array([np.inf if rule.max is None else rule.max for rule in rules])
+        self._rate = np.array([np.inf if rule.max_rate_per_s is None else rule.max_rate_per_s for rule in rules])
+        self._frozen = np.array([np.inf if rule.frozen_s is None else rule.frozen_s * SECOND for rule in rules])
+        self.memory = Memory.of(len(rules))
+        self.counts = np.zeros((len(rules), len(RULES)), np.int64)
+
+    def count(self, rule: str, field: NDArray[np.int64]) -> None:
+        """One more for each of these fields."""
+        if len(field):
+            self.counts[:, RULES.index(rule)] += np.bincount(field, minlength=len(self.counts))
+
+    def clean(self, events: Events) -> Events:
+        """Out of events in order those that are news, with NaN for rejected values."""
+        events = self._news(events)
+        if not len(events):
+            return events
+        value = events.value.copy()
+        outside = (value < self._low[events.field]) | (value > self._high[events.field])
+        self.count("range", events.field[outside])
+        value[outside] = np.nan
+        measured = np.flatnonzero(~np.isnan(value))
+        quick = self._too_quick(events.field[measured], events.time[measured], value[measured])
+        self.count("rate", events.field[measured[quick]])
         value[measured[quick]] = np.nan
         measured = measured[~quick]
-    if not len(measured):
+        frozen = measured[self._is_frozen(events.field[measured], events.time[measured], value[measured])]
+        self.count("frozen", events.field[frozen])
+        value[frozen] = np.nan
         return replace(events, value=value)
-    since = _reached(events.time[measured], value[measured], memory)
-    memory.accepted_time, memory.accepted = int(events.time[measured[-1]]), float(value[measured[-1]])
-    memory.since = int(since[-1])
-    if field.frozen_s is not None:
-        frozen = events.time[measured] - since > field.frozen_s * SECOND
-        counts["frozen"] += int(frozen.sum())
-        value[measured[frozen]] = np.nan
-    return replace(events, value=value)
+
+    def _news(self, events: Events) -> Events:
+        """Without what is older than a sample that took effect before (late), and without repetitions of one sample (duplicate)."""
+        memory = self.memory
+        before = _before(events.field, events.time, memory.time)
+        disorderly = events.time < before
+        if disorderly.any():
+            late = np.zeros(len(events), np.bool_)
+            for number in np.unique(events.field[disorderly]):
+                mine = np.flatnonzero(events.field == number)
+                newest = np.maximum.accumulate(np.append(memory.time[number], events.time[mine]))[:-1]
+                late[mine] = events.time[mine] < newest
+            self.count("late", events.field[late])
+            events = events.part(~late)
+            before = _before(events.field, events.time, memory.time)
+        if not len(events):
+            return events
+        value = _before(events.field, events.value, memory.value)
+        equal = (events.value == value) | (np.isnan(events.value) & np.isnan(value))
+        repeated = (events.time == before) & equal
+        last = lasts(events.field)
+        memory.time[events.field[last]] = events.time[last]
+        memory.value[events.field[last]] = events.value[last]
+        self.count("duplicate", events.field[repeated])
+        return events.part(~repeated) if repeated.any() else events
+
+    def _too_quick(
+        self, field: NDArray[np.int64], time: NDArray[np.int64], value: NDArray[np.float64]
+    ) -> NDArray[np.bool_]:
+        """Which values moved faster than the limit since the last accepted one of their field."""
+        quick = np.zeros(len(value), np.bool_)
+        limit = self._rate[field]
+        limited = np.isfinite(limit)
+        if not limited.any():
+            return quick
+        moved = np.abs(value - _before(field, value, self.memory.accepted))
+        elapsed = (time - _before(field, time, self.memory.accepted_time)) / SECOND
+        suspicious = limited & (moved > np.where(limited, limit, 0.0) * elapsed)
+        for number in np.unique(field[suspicious]):  # each verdict depends on the one before
+            mine = np.flatnonzero(field == number)
+            before, at = float(self.memory.accepted[number]), int(self.memory.accepted_time[number])
+            for i, moment, current in zip(mine.tolist(), time[mine].tolist(), value[mine].tolist(), strict=True):
+                if abs(current - before) > self._rate[number] * ((moment - at) / SECOND):
+                    quick[i] = True
+                else:
+                    before, at = current, moment
+        return quick
+
+    def _is_frozen(
+        self, field: NDArray[np.int64], time: NDArray[np.int64], value: NDArray[np.float64]
+    ) -> NDArray[np.bool_]:
+        """Which values have been repeated for too long; the accepted values are remembered."""
+        memory = self.memory
+        changed = value != _before(field, value, memory.accepted)
+        number = np.arange(len(field))
+        start = np.maximum.accumulate(np.where(firsts(field), number, 0))
+        reached = np.maximum.accumulate(np.where(changed, number, -1))
+        since = np.where(reached >= start, time[reached], memory.since[field])
+        last = lasts(field)
+        memory.accepted_time[field[last]], memory.accepted[field[last]] = time[last], value[last]
+        memory.since[field[last]] = since[last]
+        frozen: NDArray[np.bool_] = time - since > self._frozen[field]
+        return frozen
 
 
-def _news(events: Events, memory: Memory, counts: Counter[str]) -> Events:
-    """Without what is older than a sample that took effect before (late), and without repetitions of one sample (duplicate)."""
-    newest = np.maximum.accumulate(np.concatenate([[memory.time], events.time]))[:-1]
-    late = events.time < newest
-    counts["late"] += int(late.sum())
-    if late.any():
-        events = events.part(~late)
-    if not len(events):
-        return events
-    time = np.concatenate([[memory.time], events.time])
-    value = np.concatenate([[memory.value], events.value])
-    equal = (value[1:] == value[:-1]) | (np.isnan(value[1:]) & np.isnan(value[:-1]))
-    repeated = (time[1:] == time[:-1]) & equal
-    counts["duplicate"] += int(repeated.sum())
-    memory.time, memory.value = int(time[-1]), float(value[-1])
-    return events.part(~repeated) if repeated.any() else events
+_Number = TypeVar("_Number", np.int64, np.float64)
 
 
-def _too_quick(time: NDArray[np.int64], value: NDArray[np.float64], limit: float, memory: Memory) -> NDArray[np.bool_]:
-    """Which values moved faster than the limit (per second) since the last accepted one."""
-    if not len(value):
-        return np.zeros(0, np.bool_)
-    before, at = memory.accepted, memory.accepted_time
-    if np.isnan(before):
-        before, at = float(value[0]), int(time[0])
-    steps = np.abs(np.diff(value, prepend=before))
-    if not (steps > limit * (np.diff(time, prepend=at) / SECOND)).any():
-        return np.zeros(len(value), np.bool_)
-    quick = np.zeros(len(value), np.bool_)  # each verdict depends on the one before
-    for i, (moment, current) in enumerate(zip(time.tolist(), value.tolist(), strict=True)):
-        if abs(current - before) > limit * ((moment - at) / SECOND):
-            quick[i] = True
-        else:
-            before, at = current, moment
-    return quick
-
-
-def _reached(time: NDArray[np.int64], value: NDArray[np.float64], memory: Memory) -> NDArray[np.int64]:
-    """For each value, when it was reached: the time of the first one in the unbroken row of equal values it belongs to."""
-    changed = np.concatenate([[value[0] != memory.accepted], value[1:] != value[:-1]])
-    return np.maximum.accumulate(np.where(changed, time, memory.since))
+def _before(field: NDArray[np.int64], column: NDArray[_Number], memory: NDArray[_Number]) -> NDArray[_Number]:
+    """[n] the entry before each, of the same field; for a field's first one, what is remembered."""
+    before = np.empty_like(column)
+    before[1:] = column[:-1]
+    first = firsts(field)
+    before[first] = memory[field[first]]
+    return before

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,52 +15,60 @@ from gateway.blocks import Kind, SampleBlock
 from gateway.config import ClusterField
 from gateway.pipeline.units import Line
 
-
-def convert(
-    block: SampleBlock, chosen: NDArray[np.intp], field: ClusterField, line: Line, *, names: bool
-) -> tuple[NDArray[np.float64], dict[str, int]]:
-    """Values [n] of the chosen samples in the field's unit, NaN where missing, and how many were rejected by which rule.
-
-    ``bad``: bad quality, no value, not finite. ``type``: no number, or none of the field's categories. With ``names`` (a group field)
-    a text that is no number becomes a number of its own.
-    """
-    kind = block.kind[chosen]
-    values = block.number[chosen]
-    bad = (block.quality[chosen] == Quality.BAD) | (kind == Kind.NONE)
-    textual = kind == Kind.TEXT
-    bad |= ~np.isfinite(values) & ~textual
-    if field.categories:
-        codes = {text: float(code) for code, text in enumerate(field.categories)}
-        values = _each(block, chosen, codes, ~bad)
-    elif textual.any():
-        values = np.where(textual, _each(block, chosen, None, textual & ~bad, names=names), values)
-    wrong = np.isnan(values) & ~bad
-    values = np.where(bad, np.nan, values)
-    if line != (1.0, 0.0):
-        values = values * line.scale + line.offset
-    return values, {"bad": int(bad.sum()), "type": int(wrong.sum())}
+_TEXT, _NONE, _BAD = int(Kind.TEXT), int(Kind.NONE), int(Quality.BAD)
 
 
-def _each(
-    block: SampleBlock,
-    chosen: NDArray[np.intp],
-    codes: Mapping[str, float] | None,
-    wanted: NDArray[np.bool_],
-    *,
-    names: bool = False,
-) -> NDArray[np.float64]:
-    """One by one: the code of the value's text, or the number it spells, or the number of a name; NaN where there is none."""
-    values = np.full(len(chosen), np.nan)
-    for i in np.flatnonzero(wanted):
-        text = _text(block.value(int(chosen[i])))
-        if codes is not None:
-            values[i] = codes.get(text, np.nan)
-            continue
+@dataclass(frozen=True, slots=True)
+class Conversion:
+    """How the values of each field become numbers."""
+
+    scale: NDArray[np.float64]
+    offset: NDArray[np.float64]
+    codes: Mapping[int, Mapping[str, float]]
+    """The code of each category, for fields that have categories."""
+    group: int | None
+    """The field in which a text that is no number is a name, and becomes a number of its own."""
+
+    @classmethod
+    def of(cls, fields: Sequence[ClusterField], lines: Mapping[str, Line], group: str | None) -> Conversion:
+        """For these fields, with the line that leads from each tag's unit to the field's."""
+        codes = {
+            number: {text: float(code) for code, text in enumerate(field.categories)}
+            for number, field in enumerate(fields)
+            if field.categories
+        }
+        return cls(
+            scale=np.array([lines[field.name].scale for field in fields]),
+            offset=np.array([lines[field.name].offset for field in fields]),
+            codes=codes,
+            group=next((number for number, field in enumerate(fields) if field.name == group), None),
+        )
+
+    def values(
+        self, block: SampleBlock, chosen: NDArray[np.int64], field: NDArray[np.int64]
+    ) -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_]]:
+        """Values [n] of the chosen samples in their fields' units, NaN where missing; and which are missing because they are bad
+        (of bad quality, without a value, not finite), and which because of their type (no number, no known category)."""
+        values = block.number[chosen]
+        textual = block.kind[chosen] == _TEXT
+        bad = (block.quality[chosen] == _BAD) | (block.kind[chosen] == _NONE) | ~(np.isfinite(values) | textual)
+        singly = textual
+        if self.codes:
+            singly = textual | np.isin(field, list(self.codes))
+        for i in np.flatnonzero(singly & ~bad):
+            values[i] = self._single(block.value(int(chosen[i])), int(field[i]))
+        wrong = np.isnan(values) & ~bad
+        values[bad] = np.nan
+        return values * self.scale[field] + self.offset[field], bad, wrong
+
+    def _single(self, value: Value, field: int) -> float:
+        text = _text(value)
+        if field in self.codes:
+            return self.codes[field].get(text, np.nan)
         with suppress(ValueError):
-            values[i] = float(text)
-        if names and not np.isfinite(values[i]):
-            values[i] = _number_of(text)
-    return np.where(np.isfinite(values), values, np.nan)
+            if np.isfinite(number := float(text)):
+                return number
+        return _number_of(text) if field == self.group else np.nan
 
 
 def _text(value: Value) -> str:

@@ -9,33 +9,18 @@ never stops the others, and since all of this depends on the order of the sample
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gateway.blocks import FeatureBlock, SampleBlock
-from gateway.config import Cluster, ClusterField, End
-from gateway.pipeline.clean import NEVER, RULES, SECOND, Events, Memory, clean
-from gateway.pipeline.convert import convert
-from gateway.pipeline.rows import changes, held, mean, ticks
+from gateway.config import Cluster, End
+from gateway.pipeline.clean import RULES, Cleaner, Memory
+from gateway.pipeline.convert import Conversion
+from gateway.pipeline.events import NEVER, SECOND, Events
+from gateway.pipeline.rows import Holding, carry, changes, means, ticks
 from gateway.pipeline.units import Line
-
-
-@dataclass(slots=True)
-class _Column:
-    """One field on its way."""
-
-    rules: ClusterField
-    line: Line
-    waiting: list[Events] = field(default_factory=list)
-    """Not yet closed, in the order of arrival."""
-    carried: Events = field(default_factory=Events.none)
-    """The last good event, and the missing one behind it if there is one."""
-    memory: Memory = field(default_factory=Memory)
-    counts: Counter[str] = field(default_factory=Counter)
 
 
 class EndPipeline:
@@ -43,36 +28,49 @@ class EndPipeline:
 
     def __init__(self, cluster: Cluster, end: End, lines: Mapping[str, Line]) -> None:
         rule = cluster.rows
-        self._cluster = cluster
-        self._tags = {name: tuple(reference.split("/", 1)) for name, reference in end.tags.items()}
-        self._columns = {each.name: _Column(each, lines[each.name]) for each in cluster.fields}
+        self._names = [field.name for field in cluster.fields]
+        self._tags = [tuple(end.tags[name].split("/", 1)) for name in self._names]
+        self._features = [self._names.index(field.name) for field in cluster.features]
+        self._averaged = [i for i in self._features if rule.method == "mean" and cluster.fields[i].kind == "number"]
+        self._label = self._names.index(cluster.label.source)
+        self._group = self._names.index(cluster.group) if cluster.group else None
+        self._on_change = self._names.index(rule.on_change) if rule.on_change else None
+        self._every = round(rule.every_s * SECOND) if rule.every_s else None
         self._wait = round(rule.wait_s * SECOND)
         self._ahead = round(rule.clock_ahead_s * SECOND)
-        self._every = round(rule.every_s * SECOND) if rule.every_s else None
+        self._conversion = Conversion.of(cluster.fields, lines, cluster.group)
+        self._holding = Holding(cluster.fields, {rule.on_change, cluster.group, cluster.label.remaining})
+        self._cleaner = Cleaner(cluster.fields)
         self._clock = NEVER
         self._closed = NEVER
         self._trigger = float("nan")
+        self._waiting: list[Events] = []  # not closed yet, in the order of arrival
+        self._carried = Events.none()
 
-    def add(self, source: str, block: SampleBlock, positions: Mapping[str, NDArray[np.intp]]) -> None:
+    def add(self, source: str, block: SampleBlock, positions: Mapping[str, NDArray[np.int64]]) -> None:
         """Take the samples of this end out of a block; ``positions`` says where in the block each tag stands."""
-        mine = {
-            name: positions[tag] for name, (origin, tag) in self._tags.items() if origin == source and tag in positions
-        }
+        mine = [
+            (number, positions[tag])
+            for number, (origin, tag) in enumerate(self._tags)
+            if origin == source and tag in positions
+        ]
         if not mine:
             return
-        order = np.unique(np.concatenate(list(mine.values())))  # of arrival
-        time = block.source_time[order]
-        sane = time <= block.gateway_time[order] + self._ahead
-        clock = np.maximum.accumulate(np.concatenate([[self._clock], np.where(sane, time, NEVER)]))
+        chosen = np.concatenate([places for _, places in mine])
+        field = np.repeat([number for number, _ in mine], [len(places) for _, places in mine])
+        arrival = np.argsort(chosen, kind="stable")
+        chosen, field = chosen[arrival], field[arrival]
+        time = block.source_time[chosen]
+        sane = time <= block.gateway_time[chosen] + self._ahead
+        clock = np.maximum.accumulate(np.append(self._clock, np.where(sane, time, NEVER)))
         at = np.maximum(time, clock[:-1] - self._wait)
         self._clock = int(clock[-1])
-        for name, chosen in mine.items():
-            column = self._columns[name]
-            here = np.searchsorted(order, chosen)
-            value, rejected = convert(block, chosen, column.rules, column.line, names=name == self._cluster.group)
-            events = Events(at[here], time[here], value)
-            column.counts.update(rejected, samples=len(chosen), clock=int((~sane[here]).sum()))
-            column.waiting.append(events if sane.all() else events.part(sane[here]))
+        value, bad, wrong = self._conversion.values(block, chosen, field)
+        for rule, hit in (("bad", bad), ("type", wrong), ("clock", ~sane)):
+            self._cleaner.count(rule, field[hit])
+        self._cleaner.count("samples", field)
+        events = Events(field, at, time, value)
+        self._waiting.append(events if sane.all() else events.part(sane))
 
     def close(self) -> FeatureBlock:
         """The rows that are complete by now; each is given once."""
@@ -80,93 +78,59 @@ class EndPipeline:
         if self._every is not None:
             border = border // self._every * self._every
         if border <= self._closed or self._clock == NEVER:
-            return self._block(np.zeros(0, np.int64), {name: Events.none() for name in self._columns})
+            return self._rows(np.zeros(0, np.int64), self._carried)
         self._closed = border
-        fresh = {name: self._settle(column, border) for name, column in self._columns.items()}
-        if self._every is not None:
-            times = ticks(list(fresh.values()), self._every)
+        fresh = self._cleaner.clean(self._ripe(border))
+        if self._on_change is not None:
+            times, self._trigger = changes(fresh.of(self._on_change), self._trigger)
         else:
-            trigger = fresh[self._cluster.rows.on_change or ""]
-            times = changes(trigger, self._trigger)
-            good = trigger.value[~np.isnan(trigger.value)]
-            self._trigger = float(good[-1]) if len(good) else self._trigger
-        known = {name: Events.join([column.carried, fresh[name]]) for name, column in self._columns.items()}
-        for name, column in self._columns.items():
-            column.carried = _carry(known[name])
-        return self._block(times, known)
+            times = ticks(fresh.at, self._every or SECOND)
+        known = Events.join([self._carried, fresh])
+        known = known.part(np.argsort(known.field, kind="stable"))
+        self._carried = carry(known)
+        return self._rows(times, known)
 
     def counts(self) -> dict[str, dict[str, int]]:
         """For each field, how many samples came and how many each rule rejected."""
-        return {
-            name: {what: column.counts[what] for what in ("samples", *RULES)} for name, column in self._columns.items()
-        }
+        rows = self._cleaner.counts.tolist()
+        return {name: dict(zip(RULES, row, strict=True)) for name, row in zip(self._names, rows, strict=True)}
 
     def state(self) -> str:
         """Everything that later rows depend on, for `restore`."""
-        columns = {
-            name: {
-                "waiting": _listed(Events.join([Events.none(), *column.waiting])),
-                "carried": _listed(column.carried),
-                "memory": asdict(column.memory),
-                "counts": column.counts,
-            }
-            for name, column in self._columns.items()
+        state = {
+            "clock": self._clock,
+            "closed": self._closed,
+            "trigger": self._trigger,
+            "waiting": Events.join([Events.none(), *self._waiting]).lists(),
+            "carried": self._carried.lists(),
+            "memory": self._cleaner.memory.lists(),
+            "counts": self._cleaner.counts.tolist(),
         }
-        state = {"clock": self._clock, "closed": self._closed, "trigger": self._trigger, "columns": columns}
         return json.dumps(state, separators=(",", ":"))
 
     def restore(self, state: str) -> None:
         """Go on where `state` was taken."""
         data = json.loads(state)
         self._clock, self._closed, self._trigger = data["clock"], data["closed"], data["trigger"]
-        for name, column in self._columns.items():
-            saved = data["columns"][name]
-            column.waiting = [_events(saved["waiting"])]
-            column.carried = _events(saved["carried"])
-            column.memory = Memory(**saved["memory"])
-            column.counts = Counter(saved["counts"])
+        self._waiting = [Events.from_lists(data["waiting"])]
+        self._carried = Events.from_lists(data["carried"])
+        self._cleaner.memory = Memory.from_lists(data["memory"])
+        self._cleaner.counts = np.array(data["counts"], np.int64)
 
-    def _settle(self, column: _Column, border: int) -> Events:
-        """Take the events up to the border out of what waits, and clean them."""
-        if not column.waiting:
-            return Events.none()
-        waiting = Events.join(column.waiting)
+    def _ripe(self, border: int) -> Events:
+        """Take the events up to the border out of what waits, in order."""
+        waiting = Events.join([Events.none(), *self._waiting])
         ripe = waiting.at <= border
-        column.waiting = [] if ripe.all() else [waiting.part(~ripe)]
+        self._waiting = [] if ripe.all() else [waiting.part(~ripe)]
         events = waiting.part(ripe)
-        return clean(column.rules, events.part(np.argsort(events.at, kind="stable")), column.memory, column.counts)
+        return events.part(
+            np.lexsort((events.at, events.field))
+        )  # stable: of equal ones, the first to arrive comes first
 
-    def _block(self, times: NDArray[np.int64], events: Mapping[str, Events]) -> FeatureBlock:
-        cluster = self._cluster
-        x = np.empty((len(times), len(cluster.features)))
-        for i, feature in enumerate(cluster.features):
-            if self._every is not None and cluster.rows.method == "mean" and feature.kind == "number":
-                x[:, i] = mean(events[feature.name], times, self._every, feature)
-            else:
-                x[:, i] = held(events[feature.name], times, feature)
-        label = cluster.field(cluster.label.source)
-        counting = label.name == cluster.label.remaining
-        return FeatureBlock(
-            time=times,
-            x=x,
-            group=held(events[cluster.group], times, None) if cluster.group else np.zeros(len(times)),
-            label=held(events[label.name], times, None if counting else label),
-        )
-
-
-def _carry(events: Events) -> Events:
-    if not len(events):
-        return events
-    good = np.flatnonzero(~np.isnan(events.value))
-    last = len(events) - 1
-    kept = good[-1:] if len(good) and good[-1] == last else np.append(good[-1:], last)
-    return events.part(kept)
-
-
-def _listed(events: Events) -> list[list[float]]:
-    return [events.at.tolist(), events.time.tolist(), events.value.tolist()]
-
-
-def _events(columns: list[list[float]]) -> Events:
-    at, time, value = columns
-    return Events(np.array(at, np.int64), np.array(time, np.int64), np.array(value, np.float64))
+    def _rows(self, times: NDArray[np.int64], events: Events) -> FeatureBlock:
+        cells = self._holding.cells(events, times)
+        for number in self._averaged:
+            mean = means(events.of(number), times, self._every or SECOND)
+            cells[number] = np.where(np.isnan(mean), cells[number], mean)
+        group = np.zeros(len(times)) if self._group is None else cells[self._group]
+        return FeatureBlock(time=times, x=cells[self._features].T, group=group, label=cells[self._label])

@@ -26,7 +26,7 @@ CREATE TABLE ends (
 CREATE TABLE feature (
     id INTEGER PRIMARY KEY AUTOINCREMENT, end_id INTEGER NOT NULL REFERENCES ends (id),
     first INTEGER NOT NULL, last INTEGER NOT NULL, count INTEGER NOT NULL, crc INTEGER NOT NULL, data BLOB NOT NULL);
-CREATE INDEX feature_time ON feature (end_id, first);
+CREATE INDEX feature_time ON feature (end_id, first, count);
 CREATE TABLE result (
     id INTEGER PRIMARY KEY AUTOINCREMENT, time INTEGER NOT NULL, model TEXT NOT NULL, version TEXT NOT NULL,
     end_name TEXT NOT NULL, inputs TEXT NOT NULL, outputs TEXT NOT NULL);

@@ -294,11 +294,14 @@ def _insert_features(write: sqlite3.Connection, end_id: int, block: FeatureBlock
 
 def _merge_features(write: sqlite3.Connection, end_id: int) -> None:
     """Make the newest blocks one when there are many small ones."""
-    query = "SELECT 'feature', id, count, crc, data FROM feature WHERE end_id = ? ORDER BY id DESC LIMIT ?"
-    newest = [Stored(*row) for row in write.execute(query, (end_id, _MERGE))]
-    if len(newest) == _MERGE and all(stored.count < _SMALL for stored in newest):
-        merged = _concatenate([stored.decoded(codec.decode_features) for stored in reversed(newest)])
-        write.executemany("DELETE FROM feature WHERE id = ?", [(stored.number,) for stored in newest])
+    newest = "FROM feature WHERE end_id = ? ORDER BY first DESC LIMIT ?"
+    query = f"SELECT count(*), max(count) FROM (SELECT count {newest})"  # noqa: S608 - nothing foreign in it
+    blocks, largest = write.execute(query, (end_id, _MERGE)).fetchone()
+    if blocks == _MERGE and largest < _SMALL:
+        rows = write.execute(f"SELECT 'feature', id, count, crc, data {newest}", (end_id, _MERGE)).fetchall()
+        small = [Stored(*row) for row in reversed(rows)]
+        merged = _concatenate([stored.decoded(codec.decode_features) for stored in small])
+        write.executemany("DELETE FROM feature WHERE id = ?", [(stored.number,) for stored in small])
         _insert_features(write, end_id, merged)
 
 
