@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 
 import structlog
 
 from gateway.blocks import FeatureBlock
-from gateway.config import Config, End
+from gateway.config import Cluster, Config, End
 from gateway.errors import StoreError
 from gateway.pipeline.end import EndPipeline
 from gateway.pipeline.units import Line, conversion
@@ -32,7 +33,8 @@ class Preparation:
 
     def __init__(self, config: Config, store: Store) -> None:
         self._store = store
-        self._tracks = [_Track(config, end, store) for end in config.ends]
+        units = {f"{source.name}/{tag.name}": tag.unit for source in config.sources for tag in source.tag}
+        self._tracks = [_Track(config.cluster(end.cluster), end, units, store) for end in config.ends]
         self._kept = self._upto
         self.damaged = 0
         """Raw blocks that could not be read, and so are in no row."""
@@ -88,10 +90,9 @@ def rebuild(config: Config, store: Store) -> Preparation:
 class _Track:
     """One end: its pipeline, up to which raw block it has come, and the newest row that is stored."""
 
-    def __init__(self, config: Config, end: End, store: Store) -> None:
-        cluster = config.cluster(end.cluster)
-        lines = _lines(config, end)
-        progress = store.declare(end.name, _recipe(config, end, lines))
+    def __init__(self, cluster: Cluster, end: End, units: Mapping[str, str], store: Store) -> None:
+        lines = _lines(cluster, end, units)
+        progress = store.declare(end.name, _recipe(cluster, end, lines))
         self.name = end.name
         self.upto = progress.upto
         self.pipeline = EndPipeline(cluster, end, lines)
@@ -108,11 +109,10 @@ class _Track:
         return block
 
 
-def _lines(config: Config, end: End) -> dict[str, Line]:
+def _lines(cluster: Cluster, end: End, units: Mapping[str, str]) -> dict[str, Line]:
     """How each field is converted from its tag's unit. The configuration was checked: all of them can be."""
     lines = {}
-    units = {f"{source.name}/{tag.name}": tag.unit for source in config.sources for tag in source.tag}
-    for field in config.cluster(end.cluster).fields:
+    for field in cluster.fields:
         line = conversion(units[end.tags[field.name]], field.unit)
         if line is None:
             raise ValueError(f'field "{field.name}" of end "{end.name}" cannot be converted')
@@ -120,8 +120,7 @@ def _lines(config: Config, end: End) -> dict[str, Line]:
     return lines
 
 
-def _recipe(config: Config, end: End, lines: dict[str, Line]) -> Recipe:
-    cluster = config.cluster(end.cluster)
+def _recipe(cluster: Cluster, end: End, lines: Mapping[str, Line]) -> Recipe:
     ingredients = [REVISION, cluster.model_dump(mode="json"), end.tags, lines]
     return Recipe(
         digest=hashlib.sha256(json.dumps(ingredients, sort_keys=True).encode()).hexdigest(),
