@@ -1,8 +1,7 @@
-"""The OPC UA connector: one session, one subscription, changes collected in a bounded buffer."""
+"""The OPC UA connector: one session, one subscription, changes collected in a bounded inbox."""
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from collections.abc import Sequence
@@ -14,6 +13,7 @@ from connectors.contract import Batch, Quality, Sample
 from connectors.errors import ConnectorError
 from connectors.once import Once
 from connectors.opcua.config import OpcUaConfig, OpcUaTag
+from connectors.opcua.inbox import Inbox
 from connectors.opcua.session import FAILURES, chunks, connect, find_nodes, item_of, new_client, session
 from connectors.opcua.values import overflowed, sample
 
@@ -32,53 +32,45 @@ class OpcUaConnector:
 
     def __init__(self, config: OpcUaConfig) -> None:
         self._config = config
-        self._keep_alive_s = max(config.timeout_s, config.publishing_s)
         self._client: Client | None = None
-        self._buffer: list[Sample] = []
-        self._arrived = asyncio.Event()
-        self._room = asyncio.Event()
-        self._lost: BaseException | None = None
+        self._inbox: Inbox | None = None
         self._unreadable: set[str] = set()
         self._once = Once(_log, config.name)
 
     async def start(self, cursor: str | None) -> None:
         """Connect and subscribe. Raises ConnectorError."""
-        self._buffer = []
-        self._lost = None
-        self._arrived.clear()
-        self._room.set()
         self._client = client = new_client(self._config)
-        client.connection_lost_callback = self._on_lost
+        self._inbox = inbox = Inbox(self._config.buffer)
+
+        async def lost(error: Exception) -> None:
+            inbox.lose(ConnectionError(f"{error.__class__.__name__} {error}".strip()))
+
+        client.connection_lost_callback = lost
         await connect(self._config, client)
         try:
-            await self._subscribe(client)
+            await self._subscribe(client, inbox)
         except FAILURES as error:
-            raise self._connection_lost(error) from error
+            raise self._lost(error) from error
 
     async def read(self) -> Batch:
         """All changes collected since the last call; waits for one. Raises ConnectorError when the server falls silent."""
-        while not self._buffer:
-            if self._lost is not None:
-                raise self._connection_lost(self._lost)
-            self._arrived.clear()
-            try:
-                async with asyncio.timeout(3 * self._keep_alive_s):
-                    await self._arrived.wait()
-            except TimeoutError:
-                raise ConnectorError(
-                    "FF-OPCUA-004",
-                    f"{self._config.endpoint} sent nothing for {3 * self._keep_alive_s:g} s, not even that it is alive",
-                    hint="the server dropped the subscription or hangs; if this comes again, restart the server",
-                ) from None
-        samples, self._buffer = self._buffer, []
-        self._room.set()
-        return Batch(samples)
+        if self._inbox is None:
+            raise RuntimeError("read before start")
+        try:
+            return Batch(await self._inbox.take())
+        except TimeoutError:
+            raise ConnectorError(
+                "FF-OPCUA-004",
+                f"{self._config.endpoint} sent nothing for {self._inbox.silence_s:g} s, not even that it is alive",
+                hint="the server dropped the subscription or hangs; if this comes again, restart the server",
+            ) from None
+        except FAILURES as error:
+            raise self._lost(error) from error
 
     async def stop(self) -> None:
         """Close session and socket, whatever state they are in."""
-        client, self._client = self._client, None
+        client, self._client, self._inbox = self._client, None, None
         if client is not None:
-            self._room.set()
             await client.disconnect()
 
     async def probe(self) -> Sequence[Sample]:
@@ -87,42 +79,51 @@ class OpcUaConnector:
             try:
                 return await self._read_once(client)
             except FAILURES as error:
-                raise self._connection_lost(error) from error
+                raise self._lost(error) from error
 
-    async def _subscribe(self, client: Client) -> None:
+    async def _subscribe(self, client: Client, inbox: Inbox) -> None:
         nodes = await find_nodes(self._config, client)
+        names: dict[int, str] = {}
+
+        async def deliver(result: ua.PublishResult) -> None:
+            """Called for each delivery and each sign of life; asyncua asks the server for the next one when this returns."""
+            await inbox.room()
+            inbox.put(self._samples(names, result))
+            for notification in result.NotificationMessage.NotificationData or ():
+                if isinstance(notification, ua.StatusChangeNotification) and not notification.Status.is_good():
+                    inbox.lose(ConnectionError(notification.Status.name))
+
         publishing_s = self._config.publishing_s
-        tags: dict[int, str] = {}
         subscription = await client.uaclient.create_subscription(
             ua.CreateSubscriptionParameters(
                 RequestedPublishingInterval=1000 * publishing_s,
                 RequestedLifetimeCount=max(30, int(_LIFE_S / publishing_s)),
-                RequestedMaxKeepAliveCount=max(1, int(self._keep_alive_s / publishing_s)),
+                RequestedMaxKeepAliveCount=max(1, int(self._config.timeout_s / publishing_s)),
                 MaxNotificationsPerPublish=10_000,
                 PublishingEnabled=True,
             ),
-            lambda result: self._on_delivery(tags, result),
+            deliver,
         )
+        inbox.silence_s = 3 * subscription.RevisedMaxKeepAliveCount * subscription.RevisedPublishingInterval / 1000
         failed = dict(nodes.failed)
         for part in chunks(nodes.found, self._config.chunk):
-            requests = []
-            for tag, node in part:
-                handle = len(tags) + 1
-                tags[handle] = tag.name
-                requests.append(self._monitor(handle, tag, node))
+            handles = range(len(names) + 1, len(names) + len(part) + 1)
+            names.update(zip(handles, (tag.name for tag, _ in part), strict=True))
             parameters = ua.CreateMonitoredItemsParameters(
                 SubscriptionId=subscription.SubscriptionId,
                 TimestampsToReturn=ua.TimestampsToReturn.Both,
-                ItemsToCreate=requests,
+                ItemsToCreate=[self._monitor(*item) for item in zip(handles, part, strict=True)],
             )
             for (tag, _), result in zip(part, await client.uaclient.create_monitored_items(parameters), strict=True):
                 if not result.StatusCode.is_good():
                     failed[tag.name] = f"{tag.node or tag.path}: {result.StatusCode.name}"
         self._report_unreadable(failed)
+        now = time.time_ns()
+        inbox.put(Sample(tag, None, Quality.BAD, now, now) for tag in failed)
 
-    def _monitor(self, handle: int, tag: OpcUaTag, node: ua.NodeId) -> ua.MonitoredItemCreateRequest:
+    def _monitor(self, handle: int, found: tuple[OpcUaTag, ua.NodeId]) -> ua.MonitoredItemCreateRequest:
         return ua.MonitoredItemCreateRequest(
-            ItemToMonitor=item_of(tag, node),
+            ItemToMonitor=item_of(*found),
             MonitoringMode=ua.MonitoringMode.Reporting,
             RequestedParameters=ua.MonitoringParameters(
                 ClientHandle=handle,
@@ -132,29 +133,17 @@ class OpcUaConnector:
             ),
         )
 
-    async def _on_delivery(self, tags: dict[int, str], result: ua.PublishResult) -> None:
-        """Called by asyncua for each delivery and each sign of life; it asks for the next one when this returns.
-
-        Waiting here for room is the back-pressure: the server then collects in its own queues.
-        """
-        await self._room.wait()
+    def _samples(self, names: dict[int, str], result: ua.PublishResult) -> list[Sample]:
         now = time.time_ns()
+        samples: list[Sample] = []
         for notification in result.NotificationMessage.NotificationData or ():
             if isinstance(notification, ua.DataChangeNotification):
                 for item in notification.MonitoredItems:
-                    name = tags[item.ClientHandle]
-                    self._buffer.append(sample(name, item.Value, now))
+                    name = names[item.ClientHandle]
+                    samples.append(sample(name, item.Value, now))
                     if overflowed(item.Value):
                         self._once.failed(name, f"the server dropped changes of {name}; raise queue_size")
-            elif isinstance(notification, ua.StatusChangeNotification) and not notification.Status.is_good():
-                self._lost = ConnectionError(notification.Status.name)
-        if len(self._buffer) >= self._config.buffer:
-            self._room.clear()
-        self._arrived.set()
-
-    async def _on_lost(self, error: Exception) -> None:
-        self._lost = error
-        self._arrived.set()
+        return samples
 
     async def _read_once(self, client: Client) -> list[Sample]:
         nodes = await find_nodes(self._config, client)
@@ -168,22 +157,16 @@ class OpcUaConnector:
         return [sample(tag.name, values.get(tag.name), now) for tag in self._config.tag]
 
     def _report_unreadable(self, failed: dict[str, str]) -> None:
-        """A tag that cannot be followed is one BAD sample, and one line in the log until it was readable again."""
-        now = time.time_ns()
-        self._buffer.extend(Sample(tag, None, Quality.BAD, now, now) for tag in failed)
+        """One line for all that cannot be followed, however many; at the next start only for those that are new."""
         new = failed.keys() - self._unreadable
         if new:
+            named = "; ".join(f"{tag} ({failed[tag]})" for tag in sorted(new)[:20])
             _log.warning(
-                "%s: %d of %d tags cannot be read: %s",
-                self._config.name,
-                len(failed),
-                len(self._config.tag),
-                "; ".join(f"{tag} ({failed[tag]})" for tag in sorted(new)[:20]),
+                "%s: %d of %d tags cannot be read: %s", self._config.name, len(failed), len(self._config.tag), named
             )
         self._unreadable = set(failed)
-        self._arrived.set()
 
-    def _connection_lost(self, error: BaseException) -> ConnectorError:
+    def _lost(self, error: Exception) -> ConnectorError:
         return ConnectorError(
             "FF-OPCUA-003",
             f"the connection to {self._config.endpoint} was lost: {error or error.__class__.__name__}",

@@ -66,6 +66,9 @@ async def connect(config: OpcUaConfig, client: Client) -> None:
 def new_client(config: OpcUaConfig) -> Client:
     """A client that is not connected yet."""
     client = Client(config.endpoint, timeout=config.timeout_s, watchdog_intervall=config.timeout_s)
+    client.session_timeout = int(
+        1000 * max(60.0, 4 * config.timeout_s)
+    )  # a dead gateway's session frees its place soon
     client.name = client.description = f"fedfab {config.name}"
     return client
 
