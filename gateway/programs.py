@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import structlog
-from federation.remote import serve
 from pydantic import BaseModel, Field, ValidationError
 
 from common.errors import FedfabError
@@ -21,6 +20,7 @@ from common.files import write_atomic
 from federation.aggregate import Observe
 from federation.context import Message
 from federation.node import Node
+from federation.remote import serve
 from federation.rounds import RoundReport
 from gateway.clusters import Clusters
 from gateway.config import Config
@@ -63,16 +63,16 @@ class Programs:
         self.reports: dict[str, dict[str, RoundReport]] = {}
         """Latest report of each group, by task."""
         self._jobs: dict[str, asyncio.Task[None]] = {}
-        self._node: Node | None = None
+        self.node: Node | None = None
 
     @property
     def connected(self) -> bool:
         """Whether the coordinator can be reached now."""
-        return self._node is not None and self._node.connected.is_set()
+        return self.node is not None and self.node.connected.is_set()
 
     async def run(self, node: Node, trust: TrustStore) -> None:
         """Take up unfinished tasks, then do what the coordinator says; until cancelled."""
-        self._node = node
+        self.node = node
         async with asyncio.TaskGroup() as group:
             for record in self.records.values():
                 if record.state == "running":

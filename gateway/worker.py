@@ -19,7 +19,6 @@ from typing import Any, BinaryIO
 import numpy as np
 import onnxruntime
 import structlog
-import torch
 
 import models.training
 from common.errors import FedfabError
@@ -27,10 +26,11 @@ from common.log import configure
 from gateway import frames
 from gateway.store import Store
 from models import dataset, metrics, scaling
-from models.dataset import Dataset
+from models.dataset import Dataset, Rows
 from models.export import export
 from models.learner import Tally
-from models.schema import Schema
+from models.parameters import initial
+from models.schema import FieldSpec, Schema
 from models.spec import TaskSpec
 
 log = structlog.get_logger()
@@ -62,8 +62,11 @@ class Worker:
         }
 
     def ready(self, values: Values, arrays: Arrays) -> Answer:
-        """Load what torch loads at its first step of training, so that no round waits for it."""
-        torch.optim.Adam([torch.zeros(1, requires_grad=True)])
+        """Train on nothing worth learning, because torch loads much of itself at its first step, and no round should wait for it."""
+        spec, schema = TaskSpec(name="warm-up"), Schema(fields=(FieldSpec(name="x"),), label=FieldSpec(name="y"))
+        one = np.ones(1)
+        data = dataset.build(spec.data, Rows(one.astype(np.int64), one[:, None], one, one), "warm-up")
+        models.training.fit(spec, schema, initial(spec, [schema]), data, name="warm-up", round_=1)
         return {}, {}
 
     def describe(self, values: Values, arrays: Arrays) -> Answer:
@@ -190,7 +193,6 @@ def main(store: str) -> None:
         signal.SIGINT, signal.SIG_IGN
     )  # Ctrl-C reaches the whole group; the daemon ends its workers in good order
     os.nice(NICE)
-    torch.set_num_threads(1)
     pipe = Pipe(sys.stdin.buffer, os.fdopen(os.dup(1), "wb"))
     os.dup2(2, 1)
     with Store.open(Path(store), read_only=True) as opened:
