@@ -42,6 +42,7 @@ class Cloud:
     @property
     def config(self) -> Path:
         """Its configuration file."""
+        self.folder.mkdir(exist_ok=True)
         path = self.folder / "coordinator.toml"
         path.write_text(
             f"""
