@@ -27,7 +27,7 @@ SITES: tuple[tuple[str, str, Protocol], ...] = (
 )
 _FIELDS = {f"sensor-{number}": "" for number in cmapss.SENSORS}
 
-TICK_S = 0.01
+TICK_S = 0.008
 
 SPEC = TaskSpec(
     name="life",

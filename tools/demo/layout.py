@@ -69,6 +69,12 @@ class Layout:
         return self.folder / gateway / "models"
 
     @property
+    def first_ports(self) -> tuple[int, ...]:
+        """Where somebody listens before a gateway is started: the coordinator and the plant."""
+        served = {end.serve for end in self.scenario.ends} - {"sql"}
+        return (self.ports[COORDINATOR], *(self.ports[protocol] for protocol in sorted(served)))
+
+    @property
     def logs(self) -> Path:
         """Folder of all logs."""
         return self.folder / "logs"
@@ -115,6 +121,7 @@ def _plant(layout: Layout) -> str:
 [plant]
 seed = {layout.scenario.spec.seed}
 tick_s = {layout.scenario.tick_s}            # one cycle of every machine
+wait_for_readers = true
 
 [opcua]
 endpoint = "{_opcua(layout)}"

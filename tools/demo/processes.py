@@ -6,6 +6,7 @@ import asyncio
 import ctypes
 import signal
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +39,8 @@ class Processes:
         self.children: list[Child] = []
         self._folder = folder
         self._logs = logs
+        self._ended: asyncio.Queue[Child] = asyncio.Queue()
+        self._watches: list[asyncio.Task[None]] = []
 
     async def __aenter__(self) -> Self:
         self._logs.mkdir(parents=True, exist_ok=True)
@@ -46,10 +49,31 @@ class Processes:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        for watch in self._watches:
+            watch.cancel()
         await asyncio.shield(self._stop())
 
     async def start(self, name: str, *arguments: str) -> Child:
-        """Start `python -m <arguments>`; what it prints goes to ``<name>.log``."""
+        """Start `python -m <arguments>` to run on; what it prints goes to ``<name>.log``."""
+        child = await self._spawn(name, arguments)
+        self._watches.append(asyncio.create_task(self._wait(child)))
+        return child
+
+    async def run(self, name: str, *arguments: str) -> None:
+        """Start a process and wait for its end. Raises ToolError FF-DEMO-001 where it fails."""
+        child = await self._spawn(name, arguments)
+        if await child.process.wait():
+            raise ended(child)
+
+    async def watch(self) -> NoReturn:
+        """Wait until a process that should run on has ended. Raises ToolError FF-DEMO-001 with its last words."""
+        raise ended(await self._ended.get())
+
+    async def _wait(self, child: Child) -> None:
+        await child.process.wait()
+        self._ended.put_nowait(child)
+
+    async def _spawn(self, name: str, arguments: Sequence[str]) -> Child:
         log = self._logs / f"{name}.log"
         with log.open("ab") as output:
             process = await asyncio.create_subprocess_exec(
@@ -66,22 +90,6 @@ class Processes:
         child = Child(name, log, process)
         self.children.append(child)
         return child
-
-    async def run(self, name: str, *arguments: str) -> None:
-        """Start a process and wait for its end. Raises ToolError FF-DEMO-001 where it fails."""
-        child = await self.start(name, *arguments)
-        if await child.process.wait():
-            raise ended(child)
-
-    async def watch(self) -> NoReturn:
-        """Wait until a process ends, which none should. Raises ToolError FF-DEMO-001 with its last words."""
-        waits = {asyncio.create_task(child.process.wait()): child for child in self.children}
-        try:
-            done, _ = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for wait in waits:
-                wait.cancel()
-        raise ended(waits[done.pop()])
 
     async def _stop(self) -> None:
         for child in reversed(self.children):

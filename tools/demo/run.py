@@ -18,7 +18,6 @@ import aiohttp
 import numpy as np
 from rich.console import Console
 
-from common.errors import FedfabError
 from common.files import write_atomic
 from coordinator.client import Client
 from gateway.modelstore import ModelStore
@@ -68,7 +67,6 @@ async def _guarded(demo: _Demo) -> None:
     if me is not None:
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, me.cancel)
     async with Processes(demo.layout.folder, demo.layout.logs) as processes:
-        await demo.start(processes)
         await _first(demo.story(processes), processes.watch())
 
 
@@ -98,18 +96,13 @@ class _Demo:
     def scenario(self) -> Scenario:
         return self.layout.scenario
 
-    async def start(self, processes: Processes) -> None:
-        """Every part as its own command would."""
-        await processes.start("coordinator", "cli.main", "coordinator", "run", "-c", "coordinator.toml")
-        await processes.start("plant", "cli.main", "plant", "-c", "plant.toml")
-        for gateway in self.scenario.gateways:
-            await processes.start(gateway, "cli.main", "gateway", "run", "-c", f"{gateway}.toml")
-
     async def story(self, processes: Processes) -> None:
         """From there to the table, and on."""
         with Screen(self.console, self.scenario.spec.rounds.max) as screen:
             async with self._client() as client:
-                await self._phase(screen, "processes start and find each other", "start", self._connected(client))
+                await self._phase(
+                    screen, "processes start and find each other", "start", self._connected(client, processes)
+                )
                 await self._phase(screen, "gateways read the machines", "ingest", self._ingested(screen))
                 for layer in LAYERS:
                     await self._phase(screen, f"learning: {TITLES[layer]}", layer, self._learned(client, layer, screen))
@@ -134,23 +127,37 @@ class _Demo:
         identity = Identity.load(folder, self.layout.suite)
         return Client(self.layout.coordinator_url, identity, TrustStore.load(folder, self.layout.suite))
 
-    async def _connected(self, client: Client) -> None:
-        """Both gateways are enrolled. Raises ToolError FF-DEMO-002."""
-        missing, reason = set(self.scenario.gateways), ""
-        with suppress(TimeoutError):
+    async def _connected(self, client: Client, processes: Processes) -> None:
+        """Every part is started by its own command, and the gateways are enrolled. Raises ToolError FF-DEMO-002."""
+        await processes.start("coordinator", "cli.main", "coordinator", "run", "-c", "coordinator.toml")
+        await processes.start("plant", "cli.main", "plant", "-c", "plant.toml")
+        waiting = "coordinator and plant to listen"
+        try:
             async with asyncio.timeout(START_S):
+                await asyncio.gather(*map(self._listening, self.layout.first_ports))
+                for gateway in self.scenario.gateways:
+                    await processes.start(gateway, "cli.main", "gateway", "run", "-c", f"{gateway}.toml")
+                missing = set(self.scenario.gateways)
                 while missing:
-                    try:
-                        missing = set(self.scenario.gateways) - {one.name for one in await client.participants()}
-                    except FedfabError as error:
-                        reason = error.message
+                    waiting = f"{', '.join(sorted(missing))} to say hello to the coordinator"
                     await asyncio.sleep(LOOK_S / 2)
-        if missing:
+                    missing -= {one.name for one in await client.participants()}
+        except TimeoutError:
             raise ToolError(
                 "FF-DEMO-002",
-                f"after {START_S:.0f} s the coordinator has not heard of {', '.join(sorted(missing))}. {reason}".strip(),
+                f"waited {START_S:.0f} s for {waiting}, in vain",
                 hint=f"look at the logs in {self.layout.logs}",
-            )
+            ) from None
+
+    async def _listening(self, port: int) -> None:
+        while True:
+            try:
+                _, writer = await asyncio.open_connection("127.0.0.1", port)
+            except OSError:
+                await asyncio.sleep(LOOK_S / 2)
+            else:
+                writer.close()
+                return
 
     async def _ingested(self, screen: Screen) -> None:
         """Every end's recorded runs are complete in its gateway's store. Raises ToolError FF-DEMO-003."""

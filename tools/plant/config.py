@@ -27,6 +27,10 @@ class Plant(_Section):
 
     seed: int = Field(default=0, ge=0, description="The same seed gives the same series.")
     tick_s: float = Field(default=0.1, ge=0.0, description="Seconds from cycle to cycle of every machine.")
+    wait_for_readers: bool = Field(
+        default=False,
+        description="Machines on OPC UA and Modbus begin when they are first read, so that nothing is missed.",
+    )
 
 
 class OpcUa(_Section):

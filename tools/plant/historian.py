@@ -29,6 +29,9 @@ class Channel:
         self._fields = fields
         self._pending = pending
 
+    async def ready(self) -> None:
+        """At once: rows in a table wait for their readers."""
+
     async def put(self, reading: Reading | None) -> None:
         """A further row; bad values are NULL, and a drop-out leaves no row."""
         if reading is not None:

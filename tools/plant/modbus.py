@@ -35,6 +35,11 @@ class Channel:
         self._silent = False
         self._waiting: deque[list[int]] = deque()
         self._room = asyncio.Condition()
+        self._read = asyncio.Event()
+
+    async def ready(self) -> None:
+        """Return once the unit has been read."""
+        await self._read.wait()
 
     async def put(self, reading: Reading | None) -> None:
         """The unit's memory after this cycle. Bad values are NaN; in a drop-out the unit does not answer (exception 0x0B)."""
@@ -61,6 +66,7 @@ class Channel:
         """Called by the server before each answer."""
         if writes is not None:
             return ExcCodes.ILLEGAL_FUNCTION
+        self._read.set()
         if self._silent:
             return ExcCodes.GATEWAY_NO_RESPONSE
         if first == start and self._waiting:

@@ -30,20 +30,18 @@ SETTLED_S = 0.5
 class Channel:
     """One machine: an object with a variable for each field and counter."""
 
-    def __init__(
-        self, server: OpcUaServer, name: str, fields: Sequence[str], units: Sequence[str], lossless: bool
-    ) -> None:
+    def __init__(self, server: OpcUaServer, name: str, fields: Sequence[str], units: Sequence[str]) -> None:
         self.name = name
         self.variables = {**dict(zip(fields, units, strict=True)), **dict.fromkeys(COUNTERS, "")}
         self.nodes = [_node(f"{name}.{variable}") for variable in self.variables]
         self._server = server
-        self._waits = lossless
+
+    async def ready(self) -> None:
+        """Return once a client has subscribed to this machine."""
+        await self._server.subscribed(self.nodes)
 
     async def put(self, reading: Reading | None) -> None:
         """Write all variables with the reading's source time, the counters last. A drop-out writes nothing."""
-        if self._waits:
-            await self._server.subscribed(self.nodes)
-            self._waits = False
         if reading is None:
             return
         time = datetime.fromtimestamp(reading.time_ns / 1e9, UTC)
@@ -63,8 +61,8 @@ class OpcUaServer:
         self._filler: list[ua.NodeId] = []
 
     def add(self, name: str, fields: Sequence[str], units: Sequence[str], *, lossless: bool) -> Channel:
-        """A machine on this server; a lossless one begins when a client has subscribed to it."""
-        channel = Channel(self, name, fields, units, lossless)
+        """A machine on this server. Nothing is lost as long as the client's queues hold what comes between two deliveries."""
+        channel = Channel(self, name, fields, units)
         self._channels.append(channel)
         return channel
 

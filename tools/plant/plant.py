@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from itertools import count
 
-from tools.plant.config import MachineConfig, PlantConfig, Protocol, ReplayConfig
+from tools.plant.config import MachineConfig, Plant, PlantConfig, Protocol, ReplayConfig
 from tools.plant.faults import Injector
 from tools.plant.historian import HistorianServer
 from tools.plant.modbus import ModbusServer, address
@@ -61,7 +61,7 @@ async def run(config: PlantConfig, started: Callable[[Sequence[Stream]], None] =
             for server in servers.values():
                 group.create_task(server.serve())
             for stream, channel in zip(machines, channels, strict=True):
-                group.create_task(_drive(stream, channel, config.plant.seed))
+                group.create_task(_drive(stream, channel, config.plant))
 
 
 def where(config: PlantConfig, stream: Stream) -> list[tuple[str, str]]:
@@ -77,12 +77,14 @@ def where(config: PlantConfig, stream: Stream) -> list[tuple[str, str]]:
     return [(field, f"{unit} {address(number)} f32") for number, field in enumerate(stream.fields)] + counters
 
 
-async def _drive(stream: Stream, channel: Channel, seed: int) -> None:
+async def _drive(stream: Stream, channel: Channel, plant: Plant) -> None:
     """Cycle after cycle at the machine's pace, faults included.
 
     Ticks that were missed, while waiting for a reader or on a busy computer, are not made up for.
     """
-    injector = Injector(stream.config.faults, stream.fields, seed=seed, name=stream.config.name)
+    if plant.wait_for_readers or stream.lossless:
+        await channel.ready()
+    injector = Injector(stream.config.faults, stream.fields, seed=plant.seed, name=stream.config.name)
     loop = asyncio.get_running_loop()
     due = loop.time()
     for row, pause_s in stream.rows:

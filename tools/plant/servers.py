@@ -11,15 +11,18 @@ from tools.plant.faults import Reading
 class Channel(Protocol):
     """One machine's place on a server."""
 
+    async def ready(self) -> None:
+        """Return once a reader has come, where the protocol lets a server see that."""
+
     async def put(self, reading: Reading | None) -> None:
-        """Show this cycle; None: the machine cannot be heard. A lossless channel returns once there is room for the next row."""
+        """Show this cycle; None: the machine cannot be heard. Waits while a lossless channel has no room."""
 
 
 class Server(Protocol):
     """One protocol. Channels are added before `start`."""
 
     def add(self, name: str, fields: Sequence[str], units: Sequence[str], *, lossless: bool) -> Channel:
-        """A place for one machine. ``lossless``: its rows wait for a reader, and each can be read."""
+        """A place for one machine. ``lossless``: each of its rows can be read, however slow the reader."""
         ...
 
     async def start(self) -> None:
