@@ -85,8 +85,9 @@ class TrustStore:
     def verify(self, certificate: bytes) -> Peer:
         """Who a certificate (PEM) stands for. Raises TrustError saying why it does not hold."""
         store = self._current()
-        if certificate in self._seen and time.monotonic() - self._seen[certificate][0] < self._REMEMBER_S:
-            return self._seen[certificate][1]
+        seen = self._seen.get(certificate)
+        if seen is not None and time.monotonic() - seen[0] < self._REMEMBER_S:
+            return seen[1]
         try:
             parsed = crypto.load_certificate(crypto.FILETYPE_PEM, certificate)
             peer = _peer(parsed.to_cryptography(), certificate, self.suite)

@@ -126,6 +126,18 @@ def _test_bulk(provider: Bulk) -> None:
 
 
 def _test_sm2(provider: Sm2) -> None:
+    """The signature of GB/T 32918.5, Annex A, and one of its own."""
+    point = bytes.fromhex(
+        "0409f9df311e5421a150dd7d161e4bc5c672179fad1833fc076bb08ff356f35020"
+        "ccea490ce26775a52dc6ea718cc1aa600aed05fbf35e084a6632f6072da9ad13"
+    )
+    signature = bytes.fromhex(
+        "3046022100f5a03b0648d2c4630eeac513e1bb81a15944da3827d5b74143ac7eaceee720b3"
+        "022100b1b6aa29df212fd8763182bc0d421ca1bb9038fd1f7f42d4840b69c485bbc1aa"
+    )
     key = provider.generate()
-    if not provider.verify(key.public, b"fedfab", provider.sign(key, b"fedfab")):
+    if not (
+        provider.verify(PublicKey("gm", point), b"message digest", signature)
+        and provider.verify(key.public, b"fedfab", provider.sign(key, b"fedfab"))
+    ):
         raise ArithmeticError("the self-test of SM2 failed")
