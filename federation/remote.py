@@ -105,9 +105,10 @@ class RemoteLearner:
         return message
 
 
-async def serve(context: Context, learner: Learner) -> None:
-    """The member's role in a task: answer its aggregator's requests, one at a time, until it has answered ``finish``.
+async def serve(context: Context, learner: Learner, *, aggregator: str) -> None:
+    """The member's role in a task: answer the requests of ``aggregator``, one at a time, until it has answered ``finish``.
 
+    Nobody else is answered: whoever could ask a member to train could take its update from it, alone and not averaged.
     A new request takes the place of one at work: its aggregator has gone on. An answer is durable before its request is forgotten,
     and parameters, sums and tallies are all it holds.
     """
@@ -122,7 +123,10 @@ async def serve(context: Context, learner: Learner) -> None:
                 receiving.cancel()
                 break
             message = receiving.result()
-            if message.header.kind not in _CALLS and message.header.kind != "cancel":
+            if message.header.sender != aggregator:
+                log.error("request of a stranger dropped", kind=message.header.kind, sender=message.header.sender)
+                await message.done()
+            elif message.header.kind not in _CALLS and message.header.kind != "cancel":
                 log.error("request of an unknown kind dropped", kind=message.header.kind, sender=message.header.sender)
                 await message.done()
             elif work is not None and work.under_way and (work.message.request == message.request):

@@ -148,7 +148,7 @@ class Programs:
         try:
             if record.spec.layer == "cloud":
                 learner = await self._member(node, clusters, observe)
-                await serve(context, learner)
+                await serve(context, learner, aggregator=record.coordinator)
                 if isinstance(learner, Unable):
                     raise learner.reason
             else:

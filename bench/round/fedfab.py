@@ -115,7 +115,7 @@ async def follow(options: argparse.Namespace) -> None:
     folder: Path = options.folder
     url = f"https://127.0.0.1:{options.port}"
     async with Node.member(*load(folder, options.name, options.suite), url, folder / options.name) as node:
-        await serve(node.context(TASK), Noise(options.name))
+        await serve(node.context(TASK), Noise(options.name), aggregator="cloud")
 
 
 def load(folder: Path, name: str, suite: Any) -> tuple[Identity, TrustStore]:

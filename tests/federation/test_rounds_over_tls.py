@@ -24,7 +24,7 @@ async def train(world: World, spec: TaskSpec, suites: dict[str, SuiteName]) -> t
 
         async def member(name: str) -> None:
             async with world.member(name, suites[name]) as node:
-                await serve(node.context("task-1"), ends[name])
+                await serve(node.context("task-1"), ends[name], aggregator="cloud")
 
         members = [tasks.create_task(member(name)) for name in suites]
         async with world.aggregator() as node:

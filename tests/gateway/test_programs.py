@@ -189,6 +189,19 @@ async def test_what_cannot_be_done_is_refused_with_the_reason(town: Town) -> Non
     await until(town.at_b, "r2", "cancelled")
 
 
+async def test_nobody_but_the_coordinator_is_given_an_update(town: Town) -> None:
+    await town.cloud.start(spec(name="ours"), "ours", ["gateway-b"])
+    await until(town.at_b, "ours", "running")
+    assert town.at_a.node is not None
+    await town.at_a.node.relay.refresh()
+    prying = asyncio.create_task(RemoteLearner(town.at_a.node.context("ours"), "gateway-b").describe())
+    await town.cloud.learn(spec(name="ours"), "ours", ["gateway-b"])
+    await until(town.at_b, "ours", "finished")
+    assert not prying.done()
+    prying.cancel()
+    await asyncio.gather(prying, return_exceptions=True)
+
+
 async def test_promotion_by_the_coordinator_reaches_what_was_held_back(town: Town) -> None:
     poor = {"training": TrainingSpec(epochs=1, batch_size=512, learning_rate=1e-6), "rounds": RoundsSpec(max=1)}
     await town.cloud.start(spec(name="p", layer="cluster"), "good", ["gateway-b"])
@@ -207,7 +220,10 @@ async def test_promotion_by_the_coordinator_reaches_what_was_held_back(town: Tow
 @pytest.mark.clause("9.3.2a–c")
 async def test_only_a_coordinator_may_start_a_task_and_only_under_a_harmless_name(town: Town) -> None:
     evil = spec(name="evil").model_dump(mode="json")
+    town.cloud.forget()
     await town.a_says("gateway-b", "task.start", {"task": "evil", "spec": evil})
+    await town.a_says("cloud", "task.report", {})
+    await town.cloud.hear("task.report")  # what was said before it has arrived, too
     await town.cloud.node.send("gateway-b", "task.start", {"task": "../../evil", "spec": evil}, task="x")
     await town.cloud.start(spec(name="q", clusters=["pumps"], layer="cluster"), "harmless", ["gateway-b"])
     await town.cloud.hear("task.result")
