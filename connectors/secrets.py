@@ -7,7 +7,7 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from connectors.errors import ConnectorConfigError
+from connectors.errors import ConnectorError
 from connectors.options import LocalFile
 
 
@@ -28,20 +28,20 @@ class Secret(BaseModel):
     def value(self) -> str:
         """Read the secret; each call reads anew, so a changed password is found at the next start.
 
-        Raises ConnectorConfigError.
+        Raises ConnectorError.
         """
         if self.file is not None:
             try:
                 return self.file.read_text().removesuffix("\n").removesuffix("\r")
             except (OSError, UnicodeDecodeError) as error:
-                raise ConnectorConfigError(
+                raise ConnectorError(
                     "FF-SOURCE-001",
                     f"the secret in {self.file} cannot be read: {error.__class__.__name__}",
                     hint="create the file, readable by the gateway's user only (chmod 600)",
                 ) from error
         value = os.environ.get(self.env or "")
         if value is None:
-            raise ConnectorConfigError(
+            raise ConnectorError(
                 "FF-SOURCE-001",
                 f"the environment variable {self.env} that holds a secret is not set",
                 hint="set it in the service's environment (systemd: EnvironmentFile=), or use { file = ... }",

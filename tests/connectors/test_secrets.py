@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from connectors.errors import ConnectorConfigError
+from connectors.errors import ConnectorError
 from connectors.options import Address, LocalFile
 from connectors.secrets import Secret
 
@@ -29,7 +29,7 @@ def test_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("secret", [Secret(env="NOT_SET_ANYWHERE"), Secret(file=Path("/nowhere/at/all"))])
 def test_absent(secret: Secret) -> None:
-    with pytest.raises(ConnectorConfigError, match="FF-SOURCE-001"):
+    with pytest.raises(ConnectorError, match="FF-SOURCE-001"):
         secret.value()
 
 
