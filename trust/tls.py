@@ -16,6 +16,7 @@ from trust.hostname import wrong_host
 from trust.identity import Identity, Peer, TrustStore
 from trust.rfc8998 import GmContext
 
+_NO_FAILURE = (ssl.SSLWantReadError, ssl.SSLWantWriteError, ssl.SSLEOFError, ssl.SSLZeroReturnError)
 _WRONG_HOST = {62, 64}  # X509_V_ERR_HOSTNAME_MISMATCH, X509_V_ERR_IP_ADDRESS_MISMATCH
 
 
@@ -52,27 +53,35 @@ def peer(transport: asyncio.BaseTransport | None, trust: TrustStore) -> Peer:
 class _IntlObject(Handshake, ssl.SSLObject):
     """The standard library's connection; the trust store has the last word, and errors say what to do."""
 
+    def read(self, len: int = 1024, buffer: bytearray | None = None) -> bytes | int:  # type: ignore[override]
+        """A client learns here that the server refused it: in TLS 1.3 its own part of the handshake is long over."""
+        try:
+            return ssl.SSLObject.read(self, len, buffer)
+        except _NO_FAILURE:
+            raise
+        except ssl.SSLError as error:
+            raise self._explained(error) from error
+
     def _shake(self) -> None:
         try:
             ssl.SSLObject.do_handshake(self)
-        except ssl.SSLCertVerificationError as error:
-            reason = self._reason(error)
-            raise ssl.SSLCertVerificationError(1, str(reason)) from reason
-        except (ssl.SSLWantReadError, ssl.SSLWantWriteError, ssl.SSLEOFError):
+        except _NO_FAILURE:
             raise
         except ssl.SSLError as error:
-            raise ssl.SSLError(1, str(handshake_failed(error.reason or str(error)))) from error
+            raise self._explained(error) from error
+
+    def _explained(self, error: ssl.SSLError) -> ssl.SSLError:
+        if not isinstance(error, ssl.SSLCertVerificationError):
+            return ssl.SSLError(1, str(handshake_failed(error.reason or str(error))))
+        host = self.server_hostname
+        if host is not None and error.verify_code in _WRONG_HOST:
+            return ssl.SSLCertVerificationError(1, str(wrong_host(host, error.verify_message)))
+        return ssl.SSLCertVerificationError(1, str(self._trust().refusal(error.verify_code, host or "a client")))
 
     def _check(self) -> None:
         certificate = self.getpeercert(True)
         if certificate is not None:
             self._trust().verify(ssl.DER_cert_to_PEM_cert(certificate).encode())
-
-    def _reason(self, error: ssl.SSLCertVerificationError) -> TrustError:
-        host = self.server_hostname
-        if host is not None and error.verify_code in _WRONG_HOST:
-            return wrong_host(host, error.verify_message)
-        return self._trust().refusal(error.verify_code, host or "a client")
 
     def _trust(self) -> TrustStore:
         return cast("_IntlContext", self.context).trust
