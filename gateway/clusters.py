@@ -20,7 +20,7 @@ from federation.checkpoint import Checkpoint
 from federation.cluster import Cluster
 from gateway.config import Config
 from gateway.ends import EndLearner, Snapshot
-from gateway.errors import GatewayError
+from gateway.errors import GatewayError, as_json
 from gateway.modelstore import Evidence, ModelStore
 from gateway.publish import publish
 from gateway.workers import WorkerPool
@@ -103,7 +103,7 @@ class Clusters:
             return told(await self._publish(group, outcome.params), outcome)
         except FedfabError as error:
             log.error("group not learned", task=self.task, group=group.name, error=str(error))
-            return {"error": {"code": error.code, "message": error.message, "hint": error.hint}}
+            return {"error": as_json(error)}
 
     async def _publish(self, group: Group, params: Params) -> Evidence:
         return await publish(params, name=group.model(self.spec), ends=group.ends, models=self.models, pool=self.pool)

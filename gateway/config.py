@@ -80,7 +80,9 @@ class Inference(Section):
     certificate: LocalFile | None = Field(default=None, description="PEM file with the server's certificate chain.")
     key: LocalFile | None = Field(default=None, description="PEM file with its private key, mode 0600.")
     stale_after_s: float | None = Field(
-        default=None, gt=0, description="No prediction from a stored window whose newest row is older; default: any age."
+        default=None,
+        gt=0,
+        description="No prediction from a stored window whose newest row is older; default: any age.",
     )
 
     @property

@@ -32,6 +32,8 @@ log = structlog.get_logger()
 
 STOP_S = 30.0
 """Whatever hangs then is left: the store is whole at any moment."""
+RETRY_S = 10.0
+"""Before the federation is entered anew, after a failure that the node itself cannot bear, such as a full disk."""
 
 
 def run(config: Config) -> None:
@@ -95,12 +97,17 @@ def _member(config: Config) -> tuple[Identity, TrustStore] | None:
 
 
 async def _learn(config: Config, member: tuple[Identity, TrustStore] | None, programs: Programs) -> None:
-    """Be a member of the coordinator. That it cannot be reached is the node's to bear: it goes on trying."""
+    """Be a member of the coordinator. Whatever goes wrong with that, reading and serving go on."""
     if config.coordinator is None or member is None:
         return
     identity, trust = member
-    async with Node.member(identity, trust, config.coordinator.url, config.gateway.data_dir) as node:
-        await programs.run(node, trust)
+    while True:
+        try:
+            async with Node.member(identity, trust, config.coordinator.url, config.gateway.data_dir) as node:
+                await programs.run(node, trust)
+        except Exception:
+            log.exception("taking part in the federation failed, trying again", after_s=RETRY_S)
+        await asyncio.sleep(RETRY_S)
 
 
 def _stop_signal() -> asyncio.Event:

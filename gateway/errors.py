@@ -20,3 +20,10 @@ class ConfigError(GatewayError):
 
 class StoreError(GatewayError):
     """The store cannot be opened, or holds a block that cannot be read."""
+
+
+def as_json(error: Exception) -> dict[str, str]:
+    """An error for a message or a status: code, message, hint. What nobody foresaw is FF-GATEWAY-001."""
+    if isinstance(error, FedfabError):
+        return {"code": error.code, "message": error.message, "hint": error.hint}
+    return {"code": "FF-GATEWAY-001", "message": repr(error), "hint": "the log has the whole story; please report it"}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -24,7 +25,7 @@ from federation.remote import serve
 from federation.rounds import RoundReport
 from gateway.clusters import Clusters
 from gateway.config import Config
-from gateway.errors import GatewayError
+from gateway.errors import GatewayError, as_json
 from gateway.modelstore import ModelStore
 from gateway.workers import WorkerPool
 from models.learner import Description, Learner, Moments, Params, Tally, Update
@@ -32,6 +33,9 @@ from models.spec import TaskSpec
 from trust.identity import TrustStore
 
 log = structlog.get_logger()
+
+SHOWN = 20
+"""Tasks in the status."""
 
 State = Literal["running", "finished", "failed", "cancelled"]
 
@@ -80,7 +84,7 @@ class Programs:
             async for message in node.unclaimed():
                 try:
                     _require_coordinator(node, trust, message)
-                    self._handle(group, node, message)
+                    await self._handle(group, node, message)
                 except (FedfabError, ValidationError, KeyError) as error:
                     log.error(
                         "message refused", kind=message.header.kind, sender=message.header.sender, error=str(error)
@@ -89,7 +93,7 @@ class Programs:
 
     def status(self) -> list[dict[str, object]]:
         """Tasks, the latest first, with the newest report of each group; JSON-serialisable."""
-        latest = sorted(self.records.values(), key=lambda record: record.started, reverse=True)
+        latest = sorted(self.records.values(), key=lambda record: record.started, reverse=True)[:SHOWN]
         return [
             {
                 **record.model_dump(mode="json", exclude={"spec"}),
@@ -101,7 +105,7 @@ class Programs:
             for record in latest
         ]
 
-    def _handle(self, group: asyncio.TaskGroup, node: Node, message: Message) -> None:
+    async def _handle(self, group: asyncio.TaskGroup, node: Node, message: Message) -> None:
         meta = message.meta
         match message.header.kind:
             case "task.start" if meta["task"] not in self._jobs:
@@ -114,10 +118,14 @@ class Programs:
                 self._keep(record)
                 self._start(group, node, record)
             case "task.cancel" if meta["task"] in self._jobs:
+                job = self._jobs[meta["task"]]
                 self._end(self.records[meta["task"]], "cancelled", f"cancelled by {message.header.sender}")
-                self._jobs[meta["task"]].cancel()
+                job.cancel()
+                await asyncio.wait([job])  # it may be started again by the next message
             case "model.promote":
                 self._promote(meta["task"], f"promoted by {message.header.sender}")
+                if meta["task"] not in self._jobs:
+                    await node.context(meta["task"]).close()  # the coordinator has all it asked for
             case "task.start" | "task.cancel":
                 pass  # said again, or over already
             case other:
@@ -154,14 +162,20 @@ class Programs:
             else:
                 record.results = await clusters.learn(observe)
                 await context.send(record.coordinator, "task.result", {"models": record.results})
+                await context.close()
             self._end(record, "finished")
-        except FedfabError as error:
-            log.error("task failed", task=record.task, error=str(error))
-            told = {"code": error.code, "message": error.message, "hint": error.hint}
-            await context.send(record.coordinator, "task.result", {"error": told})
+        except asyncio.CancelledError:
+            if record.state == "cancelled":
+                await context.close()
+            raise
+        except Exception as error:  # one task's failure is no reason to stop reading and serving
+            log.error("task failed", task=record.task, error=str(error), exc_info=not isinstance(error, FedfabError))
             self._end(record, "failed", str(error))
+            with suppress(FedfabError):
+                await context.send(record.coordinator, "task.result", {"error": as_json(error)})
         finally:
-            await self.pool.forget(record.task)
+            with suppress(FedfabError):
+                await self.pool.forget(record.task)
 
     async def _member(self, node: Node, clusters: Clusters, observe: Observe) -> Learner:
         """What the coordinator aggregates; a gateway that cannot take part says why to every call."""

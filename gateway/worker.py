@@ -24,6 +24,7 @@ import models.training
 from common.errors import FedfabError
 from common.log import configure
 from gateway import frames
+from gateway.errors import as_json
 from gateway.store import Store
 from models import dataset, metrics, scaling
 from models.dataset import Dataset, Rows
@@ -178,11 +179,10 @@ def serve(worker: Worker, pipe: Pipe) -> None:
         try:
             answer = worker.operations[values["op"]](values, arrays)
         except FedfabError as error:
-            answer = {"error": {"code": error.code, "message": error.message, "hint": error.hint}}, {}
+            answer = {"error": as_json(error)}, {}
         except Exception as error:
             log.exception("call failed", op=values["op"], end=values.get("end"))
-            message = f'a worker failed at "{values["op"]}" for {values.get("end") or "a model"}: {error!r}'
-            answer = {"error": {"code": "FF-WORKER-002", "message": message, "hint": "the log has the whole story"}}, {}
+            answer = {"error": as_json(error)}, {}
         pipe.send(*answer)
 
 

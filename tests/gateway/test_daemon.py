@@ -7,13 +7,14 @@ import os
 import signal
 import socket
 import sqlite3
+import ssl
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.error import HTTPError
+from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
 import pytest
@@ -21,6 +22,7 @@ import pytest
 from gateway.modelstore import ModelStore
 from tests.conftest import ROOT, free_port
 from tests.gateway.served import draft, onnx_model
+from trust import pki
 
 CONFIG = """
 [gateway]
@@ -219,3 +221,47 @@ def test_a_day_without_a_coordinator(daemon: Daemon) -> None:
     with sqlite3.connect(daemon.folder / "data" / "store.db") as database:
         results = database.execute("SELECT model, end_name FROM result ORDER BY id").fetchall()
     assert results == [("old", ""), ("old", "spindle-1"), ("wear-spindles", "spindle-1")]
+
+
+@pytest.mark.e2e
+@pytest.mark.clause("9.2.4")
+def test_https_where_a_certificate_is_configured_and_a_coordinator_that_is_away(tmp_path: Path) -> None:
+    """With TLS, and with a coordinator nobody answers for: serving and reading go on, and it still leaves in good order."""
+    pki.init(tmp_path / "ca", ["intl"], "Test Works")
+    pki.issue(tmp_path / "ca", pki.Request("gateway-a", "gateway", "Test Works", ["127.0.0.1"]))
+    identity = tmp_path / "ca" / "issued" / "gateway-a"
+    (certificate,) = identity.glob("intl.crt")
+    daemon = Daemon(
+        tmp_path,
+        extra=f'certificate = "{certificate}"\nkey = "{identity / "intl.key"}"',
+        tail=f'[trust]\nidentity = "{identity}"\nsuite = "intl"\n[coordinator]\nurl = "https://127.0.0.1:{free_port()}"\n',
+    )
+    try:
+        daemon.plant.write(rows=20)
+        daemon.start()
+        status = daemon.command("status", "--json")
+        assert status.returncode == 0, status.stderr
+        found = json.loads(status.stdout)
+        assert found["coordinator"]["connected"] is False
+        with pytest.raises(URLError, match="CERTIFICATE_VERIFY_FAILED"):
+            urlopen(f"https://127.0.0.1:{daemon.port}/v2/health/live", timeout=10)
+        with pytest.raises(OSError):  # noqa: PT011 - plain HTTP finds no HTTP there
+            urlopen(f"http://127.0.0.1:{daemon.port}/v2/health/live", timeout=10)
+        trusted = ssl.create_default_context(cafile=str(identity / "ca.intl.crt"))
+        with urlopen(f"https://127.0.0.1:{daemon.port}/v2/health/live", context=trusted, timeout=10) as response:
+            assert response.status == 200
+        assert daemon.stop(signal.SIGINT) == 0, daemon.words()
+        assert "aggregator not reached" in daemon.words()
+    finally:
+        daemon.kill()
+
+
+@pytest.mark.e2e
+def test_a_port_that_is_taken_is_said_in_one_sentence(tmp_path: Path) -> None:
+    daemon = Daemon(tmp_path)
+    with socket.create_server(("127.0.0.1", daemon.port)):
+        refused = daemon.command("run")
+    assert refused.returncode == 2
+    assert f"FF-INFER-011: cannot listen on 127.0.0.1:{daemon.port}" in " ".join(refused.stderr.split())
+    assert "Traceback" not in refused.stderr
+    daemon.kill()

@@ -131,7 +131,7 @@ async def test_what_a_worker_refuses_comes_back_as_it_was_said(pool: WorkerPool,
 
 
 async def test_a_defect_in_a_worker_is_told_and_survived(pool: WorkerPool) -> None:
-    with pytest.raises(FedfabError, match=r'FF-WORKER-002.*"fit"'):
+    with pytest.raises(FedfabError, match=r"FF-GATEWAY-001.*KeyError"):
         await pool.call("fit", {}, home="x")
     assert (await pool.call("ready", {}, home="x")).values == {}
 
