@@ -55,8 +55,8 @@ def test_rebuilding_gives_the_same_features(tmp_path: Path) -> None:
         assert rows.label[:10].tolist() == [4, 3, 2, 1, 0] * 2
 
 
-@settings(max_examples=25, deadline=None)
-@given(st.lists(st.sampled_from(["batch", "advance", "checkpoint", "crash"]), max_size=40))
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.sampled_from(["batch", "batch", "advance", "checkpoint", "crash"]), min_size=15, max_size=40))
 def test_a_crash_at_any_moment_neither_loses_nor_repeats_a_row(
     tmp_path_factory: pytest.TempPathFactory, steps: list[str]
 ) -> None:
