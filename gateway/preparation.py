@@ -98,7 +98,7 @@ class _Track:
         self.pipeline = EndPipeline(cluster, end, lines)
         self._last = store.last_time(end.name)
         if progress.state:
-            pass
+            self.pipeline.restore(progress.state)
 
     def fresh(self, upto: int) -> FeatureBlock:
         """Rows that are complete now, without those that were stored before a restart."""
