@@ -100,7 +100,7 @@ class PrivateKey:
             raise TrustError(
                 "FF-TRUST-004",
                 f"the key {path} may be read by others: expected mode 0600, got {mode:04o}",
-                hint=f"chmod 600 {path}  (and renew the key if someone may have read it)",
+                hint=f"chmod 600 {path}; if someone may have read it, revoke it and issue a new one",
             )
         found = _PEM.search(text)
         try:
