@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from html import escape
 from pathlib import Path
 from string import Template
 
 from models.spec import Layer
-from tools.demo.chart import Bar, bars, lines
+from tools.demo.chart import Bar, Points, bars, lines
 from tools.demo.results import Curves, Results
 from tools.demo.scenario import Scenario
 from tools.demo.table import Prediction
@@ -30,7 +31,7 @@ def page(results: Results, curves: Curves, scenario: Scenario, prediction: Predi
     """The whole page."""
     template = Template(Path(__file__).with_suffix(".html").read_text())
     charts = "".join(
-        f"<section><h2>{title}</h2><p>{text}</p>{lines(curves.series[layer], 'rounds', 'RMSE on held-out runs, cycles')}</section>"
+        f"<section><h2>{title}</h2><p>{text}</p>{lines(_ordered(curves.series[layer], scenario), 'rounds', 'RMSE on held-out runs, cycles')}</section>"
         for layer, (title, text) in _LAYERS.items()
         if layer in curves.series
     )
@@ -44,6 +45,12 @@ def page(results: Results, curves: Curves, scenario: Scenario, prediction: Predi
         curl=escape(prediction.curl),
         answer=escape(json.dumps(prediction.answer, indent=1)),
     )
+
+
+def _ordered(series: Mapping[str, Points], scenario: Scenario) -> dict[str, Points]:
+    """In the order of the scenario, so that an end has one colour in all charts."""
+    names = [end.name for end in scenario.ends] + [cluster.name for cluster in scenario.clusters]
+    return {name: series[name] for name in names if name in series}
 
 
 def _verdict(results: Results) -> str:
