@@ -31,9 +31,9 @@ def init(
 @app.command()
 def check(config: File = FILE) -> None:
     """Check configuration, keys and certificates, and the database; change nothing."""
-    from coordinator.check import check
+    from coordinator import check
 
-    for line in check(config):
+    for line in check.check(config):
         Console(highlight=False).print(line, markup=False, soft_wrap=True)
 
 

@@ -1,4 +1,4 @@
-"""What a daemon and its service manager tell each other: stop, ready, stopping."""
+"""What a daemon and those who run it tell each other: stop, ready, stopping, and why it could not go on."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import asyncio
 import os
 import signal
 import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 
 def stop_signal() -> asyncio.Event:
@@ -27,3 +29,15 @@ def notify(state: str) -> None:
     if address:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
             channel.sendto(state.encode(), "\0" + address[1:] if address.startswith("@") else address)
+
+
+@asynccontextmanager
+async def one_cause() -> AsyncIterator[None]:
+    """Raise a failure as itself where task groups have wrapped it on its way out, so that its message reaches a person."""
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        cause: BaseException = group
+        while isinstance(cause, BaseExceptionGroup) and len(cause.exceptions) == 1:
+            cause = cause.exceptions[0]
+        raise cause from None

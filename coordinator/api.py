@@ -213,9 +213,9 @@ OPERATIONS: tuple[Operation[Services, Any], ...] = (
     Operation("POST", "/tasks/{task}/cancel", cancel_task, OneTask, Task, refusals=[404, 409]),
     Operation("POST", "/tasks/{task}/resume", resume_task, OneTask, Task, refusals=[404, 409]),
     Operation("GET", "/models", list_models, ModelFilter, ModelList),
-    Operation("GET", "/models/{name}/{version}", show_model, OneVersion, Model, refusals=[404]),
-    Operation("GET", "/models/{name}/{version}/params", model_params, OneVersion, None, refusals=[404]),
-    Operation("POST", "/models/{name}/{version}/promote", promote_model, OneVersion, Model, refusals=[404]),
+    Operation("GET", "/models/{name}/versions/{version}", show_model, OneVersion, Model, refusals=[404]),
+    Operation("GET", "/models/{name}/versions/{version}/params", model_params, OneVersion, None, refusals=[404]),
+    Operation("POST", "/models/{name}/versions/{version}/promote", promote_model, OneVersion, Model, refusals=[404]),
     Operation("POST", "/models/{name}/rollback", roll_back_model, OneModel, Model, refusals=[404, 409]),
 )
 """Every call there is. Nothing else is served under the prefix, and all of it is for operators alone."""

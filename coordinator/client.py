@@ -89,15 +89,15 @@ class Client:
 
     async def model(self, name: str, version: int) -> Model:
         """One version."""
-        return await self._get(Model, "models", name, str(version))
+        return await self._get(Model, "models", name, "versions", str(version))
 
     async def params(self, name: str, version: int) -> bytes:
         """Parameters of a version, as safetensors."""
-        return await self._call("GET", ("models", name, str(version), "params"))
+        return await self._call("GET", ("models", name, "versions", str(version), "params"))
 
     async def promote(self, name: str, version: int) -> Model:
         """Put a version in use."""
-        return await self._post(Model, "models", name, str(version), "promote")
+        return await self._post(Model, "models", name, "versions", str(version), "promote")
 
     async def roll_back(self, name: str) -> Model:
         """Put the version before back in use."""

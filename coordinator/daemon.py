@@ -17,6 +17,7 @@ from coordinator import db, http
 from coordinator.api import Services
 from coordinator.config import Config, Listen
 from coordinator.contacts import Contacts
+from coordinator.credentials import credentials
 from coordinator.errors import CoordinatorError
 from coordinator.operations import PREFIX
 from coordinator.registry import Registry
@@ -28,8 +29,7 @@ from federation.server import FederationServer, listen
 from federation.wire import PREFIX as FEDERATION
 from trust import tls
 from trust.errors import TrustError
-from trust.identity import Identity, TrustStore
-from trust.keys import SuiteName
+from trust.identity import TrustStore
 
 log = structlog.get_logger()
 
@@ -37,7 +37,7 @@ log = structlog.get_logger()
 async def run(config: Config, ready_fd: int | None = None) -> None:
     """Serve until SIGTERM or SIGINT. Who started us is told when the addresses answer: on ``ready_fd``, one a line, and systemd."""
     stop = service.stop_signal()
-    async with serving(config) as addresses:
+    async with service.one_cause(), serving(config) as addresses:
         if ready_fd is not None:
             with os.fdopen(ready_fd, "w") as ready:
                 ready.writelines(f"{address}\n" for address in addresses)
@@ -52,7 +52,7 @@ async def run(config: Config, ready_fd: int | None = None) -> None:
 async def serving(config: Config) -> AsyncIterator[list[str]]:
     """A whole coordinator while the context lasts; gives the addresses it serves. Raises FedfabError where it cannot start."""
     data = config.coordinator.data_dir
-    data.mkdir(parents=True, exist_ok=True)
+    data.mkdir(parents=True, exist_ok=True, mode=0o700)
     async with AsyncExitStack() as stack:
         # open what keeps
         before, now = await asyncio.to_thread(db.migrate, config.database_url)
@@ -65,7 +65,7 @@ async def serving(config: Config) -> AsyncIterator[list[str]]:
         registry = Registry(hub.database, data / "models")
 
         # take up the tasks that were running
-        identities = {one.suite: _credentials(config, one.suite) for one in config.listens}
+        identities = {one.suite: credentials(config, one.suite) for one in config.listens}
         node = await stack.enter_async_context(Node.aggregator(list(identities.values()), hub))
         scheduler = Scheduler(
             node, tasks, registry, contacts, checkpoints=data / "checkpoints", running=config.limits.running_tasks
@@ -77,24 +77,13 @@ async def serving(config: Config) -> AsyncIterator[list[str]]:
         addresses = []
         for one in config.listens:
             identity, trust = identities[one.suite]
-            app = web.Application(middlewares=[_noting(contacts, trust)])
+            app = web.Application(
+                middlewares=[_noting(contacts, trust)], client_max_size=config.limits.request_kib * 1024
+            )
             FederationServer(identity, trust, hub).add_routes(app)
-            app.add_subapp(PREFIX, http.application(services, trust, body_bytes=config.limits.request_kib * 1024))
+            app.add_subapp(PREFIX, http.application(services, trust))
             addresses.append(await _listen(stack, app, one, tls.server_context(identity, trust)))
         yield addresses
-
-
-def _credentials(config: Config, suite: SuiteName) -> tuple[Identity, TrustStore]:
-    folder = config.trust.identity
-    identity = Identity.load(folder, suite)
-    if (identity.peer.name, identity.peer.role) != (config.coordinator.name, "coordinator"):
-        raise CoordinatorError(
-            "FF-COORD-009",
-            f'{folder / f"{suite}.crt"} is for "{identity.peer.name}", a {identity.peer.role}; '
-            f'expected "{config.coordinator.name}", a coordinator',
-            hint=f"fedfab pki issue DIR {config.coordinator.name} --role coordinator --host NAME, or correct [coordinator] name",
-        )
-    return identity, TrustStore.load(folder, suite)
 
 
 async def _listen(stack: AsyncExitStack, app: web.Application, address: Listen, context: ssl.SSLContext) -> str:

@@ -6,12 +6,15 @@ transaction under a lock, so that two processes started together do it once and 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from alembic import command
 from alembic.config import Config as AlembicConfig
 from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from sqlalchemy import Connection, Engine, MetaData, Select, create_engine, event, make_url, text
 from sqlalchemy.exc import ArgumentError, OperationalError
@@ -45,32 +48,51 @@ def migrate(url: str) -> tuple[str | None, str | None]:
     Raises CoordinatorError FF-COORD-011 where the database cannot be reached, -012 where a newer fedfab has migrated it.
     """
     engine = _migrating(url)
+    with _explained(engine), engine.begin() as connection:
+        if connection.dialect.name == "postgresql":
+            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATION_LOCK})
+        before = _revision(connection)
+        command.upgrade(alembic_config(connection), "head")
+        return before, _revision(connection)
+
+
+def revisions(url: str) -> tuple[str | None, str | None]:
+    """The revision a database is at (None: an empty one, or a file that is not there) and the one this version needs; changes nothing.
+
+    Raises CoordinatorError FF-COORD-011 as `migrate` does.
+    """
+    engine = create_engine(_checked(url), poolclass=NullPool)
+    script = ScriptDirectory.from_config(alembic_config())
+    if engine.dialect.name == "sqlite" and not Path(engine.url.database or "").exists():
+        return None, script.get_current_head()
+    with _explained(engine), engine.connect() as connection:
+        return _revision(connection), script.get_current_head()
+
+
+@contextmanager
+def _explained(engine: Engine) -> Iterator[None]:
+    """What may go wrong with a database, in our words. The engine is done with afterwards."""
+    where = engine.url.render_as_string(hide_password=True)
     try:
-        with engine.begin() as connection:
-            if connection.dialect.name == "postgresql":
-                connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATION_LOCK})
-            before = _revision(connection)
-            command.upgrade(alembic_config(connection), "head")
-            after = _revision(connection)
+        yield
     except OperationalError as error:
         raise CoordinatorError(
             "FF-COORD-011",
-            f"cannot reach the database {engine.url.render_as_string(hide_password=True)}: {error.orig}",
+            f"cannot reach the database {where}: {error.orig}",
             hint="is the server running, and are host, port, user and password in [coordinator] database right?",
         ) from error
     except CommandError as error:
         raise CoordinatorError(
             "FF-COORD-012",
-            f"the database {engine.url.render_as_string(hide_password=True)} is at revision {before}, unknown to this version: {error}",
+            f"the database {where} is at a revision unknown to this version: {error}",
             hint="it was migrated by a newer fedfab; run that version, or restore the backup made before the upgrade",
         ) from error
     finally:
         engine.dispose()
-    return before, after
 
 
-def alembic_config(connection: Connection) -> AlembicConfig:
-    """Configuration of Alembic for the migrations in this package, over an open connection."""
+def alembic_config(connection: Connection | None = None) -> AlembicConfig:
+    """Configuration of Alembic for the migrations in this package; over an open connection where something is to be run."""
     config = AlembicConfig()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
     config.attributes["connection"] = connection
@@ -105,6 +127,7 @@ def _migrating(url: str) -> Engine:
     transaction locks the whole file, so it is the lock as well."""
     engine = create_engine(_checked(url), poolclass=NullPool)
     if engine.dialect.name == "sqlite":
+        Path(engine.url.database or "").parent.mkdir(parents=True, exist_ok=True, mode=0o700)
 
         @event.listens_for(engine, "connect")
         def _(connection: Any, _record: object) -> None:

@@ -32,9 +32,12 @@ _Model = TypeVar("_Model", bound=BaseModel)
 _CALLER = web.RequestKey("caller", Peer)
 
 
-def application(services: Services, trust: TrustStore, *, body_bytes: int) -> web.Application:
-    """The API as an application to mount under `operations.PREFIX`, for connections whose certificates ``trust`` judges."""
-    app = web.Application(middlewares=[_problems, _operators_only(trust)], client_max_size=body_bytes)
+def application(services: Services, trust: TrustStore) -> web.Application:
+    """The API as an application to mount under `operations.PREFIX`, for connections whose certificates ``trust`` judges.
+
+    The largest body it takes is that of the application it is mounted in.
+    """
+    app = web.Application(middlewares=[_problems, _operators_only(trust)])
     for operation in OPERATIONS:
         app.router.add_route(operation.method, operation.path, _handler(operation, services))
     return app

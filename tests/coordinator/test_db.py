@@ -74,7 +74,7 @@ def _newer(url: str) -> None:
     with engine.begin() as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
     engine.dispose()
-    with pytest.raises(CoordinatorError, match="at revision 9999, unknown to this version") as refused:
+    with pytest.raises(CoordinatorError, match=r"revision unknown to this version.*9999") as refused:
         db.migrate(url)
     assert refused.value.code == "FF-COORD-012"
 

@@ -107,7 +107,9 @@ class Plant:
             if message.header.kind == "task.start":
                 spec = TaskSpec.model_validate(message.meta["spec"])
                 context = self.node.context(task)
-                self.jobs[task] = self._group.create_task(serve(context, self.make(spec, self.node.name)))
+                self.jobs[task] = self._group.create_task(
+                    serve(context, self.make(spec, self.node.name), aggregator=message.header.sender)
+                )
             elif message.header.kind == "task.cancel":
                 self.jobs[task].cancel()
             self.heard.append(message)
