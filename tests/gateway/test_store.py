@@ -33,7 +33,7 @@ def block(first: int, n: int, group: float = 1.0) -> FeatureBlock:
     return FeatureBlock(time, np.stack([number, -0.5 * number], axis=1), np.full(n, group), number)
 
 
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 @given(st.lists(SAMPLES, min_size=1, max_size=30))
 def test_samples_come_back_as_they_went_in(samples: list[Sample]) -> None:
     back = codec.decode_samples(codec.encode_samples(SampleBlock.of(samples))).samples()
@@ -47,7 +47,7 @@ def test_a_not_a_number_stays_one() -> None:
     assert math.isnan(back.value)
 
 
-@settings(max_examples=100)
+@settings(max_examples=100, deadline=None)
 @given(st.binary(max_size=60))
 def test_bytes_that_are_no_block_are_refused(data: bytes) -> None:
     for decode in (codec.decode_samples, codec.decode_features):
