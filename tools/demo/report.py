@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from html import escape
 from pathlib import Path
 from string import Template
 
 from models.spec import Layer
-from tools.demo.chart import Bar, Points, bars, lines
+from tools.demo.chart import Bar, bars, lines
 from tools.demo.results import Curves, Results
 from tools.demo.scenario import Scenario
 from tools.demo.table import Prediction
@@ -31,7 +30,7 @@ def page(results: Results, curves: Curves, scenario: Scenario, prediction: Predi
     """The whole page."""
     template = Template(Path(__file__).with_suffix(".html").read_text())
     charts = "".join(
-        f"<section><h2>{title}</h2><p>{text}</p>{lines(_ordered(curves.series[layer], scenario), 'rounds', 'RMSE on held-out runs, cycles')}</section>"
+        f"<section><h2>{title}</h2><p>{text}</p>{_curves(curves, layer, scenario)}</section>"
         for layer, (title, text) in _LAYERS.items()
         if layer in curves.series
     )
@@ -47,10 +46,11 @@ def page(results: Results, curves: Curves, scenario: Scenario, prediction: Predi
     )
 
 
-def _ordered(series: Mapping[str, Points], scenario: Scenario) -> dict[str, Points]:
+def _curves(curves: Curves, layer: Layer, scenario: Scenario) -> str:
     """In the order of the scenario, so that an end has one colour in all charts."""
     names = [end.name for end in scenario.ends] + [cluster.name for cluster in scenario.clusters]
-    return {name: series[name] for name in names if name in series}
+    found = curves.series[layer]
+    return lines({name: found[name] for name in names if name in found}, "rounds", "RMSE on held-out runs, cycles")
 
 
 def _verdict(results: Results) -> str:
