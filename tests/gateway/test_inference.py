@@ -64,13 +64,17 @@ async def client(models: ModelStore, plant: Plant) -> AsyncIterator[Client]:
         ends={"spindle-1": SCHEMA, "pump-1": pump},
         latest=plant.latest,
         recorder=recorder,
-        status=lambda: {"gateway": "test"},
+        status=status,
     )
     writing = asyncio.create_task(recorder.run())
     async with TestClient(TestServer(server.app())) as client:
         yield client
     await recorder.close()
     await writing
+
+
+async def status() -> dict[str, object]:
+    return {"gateway": "test"}
 
 
 def window(data: object = None, *, n: int = 1, datatype: str = "FP32", **changes: object) -> dict[str, object]:
@@ -247,7 +251,7 @@ async def test_an_end_with_stale_rows(client: Client, plant: Plant) -> None:
 async def test_answers_reach_the_results_layer(models: ModelStore, plant: Plant) -> None:
     recorder = Recorder(plant.results.extend)
     server = InferenceServer(
-        Shelf(models), ends={"spindle-1": SCHEMA}, latest=plant.latest, recorder=recorder, status=dict
+        Shelf(models), ends={"spindle-1": SCHEMA}, latest=plant.latest, recorder=recorder, status=status
     )
     writing = asyncio.create_task(recorder.run())
     async with TestClient(TestServer(server.app())) as client:
@@ -268,7 +272,7 @@ async def test_a_results_layer_that_fails_costs_no_answer(models: ModelStore, pl
         raise OSError("disk full")
 
     recorder = Recorder(broken)
-    server = InferenceServer(Shelf(models), ends={}, latest=plant.latest, recorder=recorder, status=dict)
+    server = InferenceServer(Shelf(models), ends={}, latest=plant.latest, recorder=recorder, status=status)
     writing = asyncio.create_task(recorder.run())
     async with TestClient(TestServer(server.app())) as client:
         assert (await post(client, window()))[0] == 200
