@@ -96,6 +96,8 @@ class TrustStore:
         try:
             crypto.X509StoreContext(store, parsed).verify_certificate()
         except crypto.X509StoreContextError as error:
+            # pyOpenSSL leaves the reasons in OpenSSL's queue, where the next call of this thread would take them for its own
+            crypto._lib.ERR_clear_error()  # type: ignore[attr-defined]
             raise self.refusal(error.errors[0], peer.name) from error
         if len(self._seen) > 4096:
             self._seen.clear()

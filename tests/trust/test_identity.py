@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import shutil
+import ssl
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers import Cipher
+from cryptography.hazmat.primitives.ciphers.algorithms import SM4
+from cryptography.hazmat.primitives.ciphers.modes import GCM
 
 from trust import pki
 from trust.certificate import Draft, Issuer, Subject, participant
@@ -99,12 +104,14 @@ def test_times_and_roles_are_checked(ca: Path, trust: TrustStore, suite_name: Su
 
 
 def test_a_changed_certificate_is_refused(ca: Path, trust: TrustStore, suite_name: SuiteName) -> None:
-    import ssl
-
+    """And what OpenSSL noted about the bad signature does not turn up in the next call of the thread, in whatever library."""
     pem = (ca / "issued" / "gateway-a" / f"{suite_name}.crt").read_text()
     der = ssl.PEM_cert_to_DER_cert(pem).replace(b"gateway-a", b"gateway-z")
-    with pytest.raises(TrustError):
+    with pytest.raises(TrustError) as caught:
         trust.verify(ssl.DER_cert_to_PEM_cert(der).encode())
+    assert caught.value.code == "FF-TRUST-026"
+    with pytest.raises(InvalidTag):
+        Cipher(SM4(bytes(16)), GCM(bytes(12), bytes(16))).decryptor().finalize()
 
 
 def test_an_old_or_foreign_revocation_list_is_told(tmp_path: Path, suite_name: SuiteName) -> None:
