@@ -130,12 +130,15 @@ class FeatureBlock:
     def __len__(self) -> int:
         return len(self.time)
 
+    def part(self, start: int, end: int) -> FeatureBlock:
+        """The rows from position ``start`` to before ``end``."""
+        rows = slice(start, end)
+        return FeatureBlock(self.time[rows], self.x[rows], self.group[rows], self.label[rows])
+
     def after(self, time: int) -> FeatureBlock:
         """The rows later than this time."""
-        start = int(np.searchsorted(self.time, time, side="right"))
-        return FeatureBlock(self.time[start:], self.x[start:], self.group[start:], self.label[start:])
+        return self.part(int(np.searchsorted(self.time, time, side="right")), len(self))
 
     def upto(self, time: int) -> FeatureBlock:
         """The rows not later than this time."""
-        end = int(np.searchsorted(self.time, time, side="right"))
-        return FeatureBlock(self.time[:end], self.x[:end], self.group[:end], self.label[:end])
+        return self.part(0, int(np.searchsorted(self.time, time, side="right")))

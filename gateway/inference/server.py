@@ -136,7 +136,7 @@ class InferenceServer:
             windows = tensors.window(asked.inputs, served.input_name, served.rows, served.features)
             row_time = None
         else:
-            windows, row_time = self._stored(served, asked)
+            windows, row_time = await asyncio.to_thread(self._stored, served, asked)  # it reads the disk
         inline = windows.size <= INLINE_NUMBERS
         outputs, inputs = _predict(served, windows) if inline else await asyncio.to_thread(_predict, served, windows)
         about = served.evidence

@@ -31,6 +31,7 @@ from models.dataset import Rows
 
 _MERGE = 64  # this many small feature blocks become one, so that an end that gives a row a second stays quick to read
 _SMALL = 512  # rows; a block with fewer is small
+_LARGE = 1024  # rows of a block at most, so that the newest window of an end is read without reading its history
 
 
 class Store:
@@ -285,11 +286,13 @@ class Store:
 
 
 def _insert_features(write: sqlite3.Connection, end_id: int, block: FeatureBlock) -> None:
-    data = codec.encode_features(block)
-    write.execute(
-        "INSERT INTO feature (end_id, first, last, count, crc, data) VALUES (?, ?, ?, ?, ?, ?)",
-        (end_id, int(block.time[0]), int(block.time[-1]), len(block), zlib.crc32(data), data),
-    )
+    for start in range(0, len(block), _LARGE):
+        part = block.part(start, start + _LARGE)
+        data = codec.encode_features(part)
+        write.execute(
+            "INSERT INTO feature (end_id, first, last, count, crc, data) VALUES (?, ?, ?, ?, ?, ?)",
+            (end_id, int(part.time[0]), int(part.time[-1]), len(part), zlib.crc32(data), data),
+        )
 
 
 def _merge_features(write: sqlite3.Connection, end_id: int) -> None:
