@@ -23,6 +23,7 @@ Version = Annotated[int, typer.Argument(min=1, help="Version of the model.")]
 @app.command("list")
 def list_(
     name: Annotated[str | None, typer.Argument(help="Only versions of this model.")] = None,
+    *,
     coordinator: Url = URL,
     identity: Identity = IDENTITY,
     suite: SuiteOption = Suite.GM,
@@ -46,6 +47,7 @@ def list_(
 def show(
     name: Name,
     version: Version,
+    *,
     coordinator: Url = URL,
     identity: Identity = IDENTITY,
     suite: SuiteOption = Suite.GM,
@@ -76,6 +78,7 @@ def show(
 def promote(
     name: Name,
     version: Version,
+    *,
     coordinator: Url = URL,
     identity: Identity = IDENTITY,
     suite: SuiteOption = Suite.GM,
@@ -88,6 +91,7 @@ def promote(
 @app.command()
 def rollback(
     name: Name,
+    *,
     coordinator: Url = URL,
     identity: Identity = IDENTITY,
     suite: SuiteOption = Suite.GM,

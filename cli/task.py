@@ -29,6 +29,7 @@ ROWS = 12
 @app.command()
 def submit(
     file: Annotated[Path, typer.Argument(help="Task file; config/task.toml explains every option.")],
+    *,
     coordinator: Url = URL,
     identity: Identity = IDENTITY,
     suite: SuiteOption = Suite.GM,
@@ -45,6 +46,7 @@ def submit(
 @app.command("list")
 def list_(
     state: Annotated[str | None, typer.Option(help="Only tasks in this state, e.g. running.")] = None,
+    *,
     coordinator: Url = URL,
     identity: Identity = IDENTITY,
     suite: SuiteOption = Suite.GM,
@@ -64,7 +66,12 @@ def list_(
 
 @app.command()
 def show(
-    task: Id, coordinator: Url = URL, identity: Identity = IDENTITY, suite: SuiteOption = Suite.GM, json: AsJson = False
+    task: Id,
+    *,
+    coordinator: Url = URL,
+    identity: Identity = IDENTITY,
+    suite: SuiteOption = Suite.GM,
+    json: AsJson = False,
 ) -> None:
     """Show a task."""
     found = Connection(coordinator, identity, suite).run(lambda client: client.task(task))
@@ -73,7 +80,7 @@ def show(
 
 @app.command()
 def watch(
-    task: Id, coordinator: Url = URL, identity: Identity = IDENTITY, suite: SuiteOption = Suite.GM, json: Out = False
+    task: Id, *, coordinator: Url = URL, identity: Identity = IDENTITY, suite: SuiteOption = Suite.GM, json: Out = False
 ) -> None:
     """Follow a task round by round until it ends. Exit status 0: it finished; 1: it failed or was cancelled."""
 
@@ -96,7 +103,12 @@ def watch(
 
 @app.command()
 def cancel(
-    task: Id, coordinator: Url = URL, identity: Identity = IDENTITY, suite: SuiteOption = Suite.GM, json: AsJson = False
+    task: Id,
+    *,
+    coordinator: Url = URL,
+    identity: Identity = IDENTITY,
+    suite: SuiteOption = Suite.GM,
+    json: AsJson = False,
 ) -> None:
     """Cancel a task, at the members too."""
     found = Connection(coordinator, identity, suite).run(lambda client: client.cancel(task))
@@ -105,7 +117,12 @@ def cancel(
 
 @app.command()
 def resume(
-    task: Id, coordinator: Url = URL, identity: Identity = IDENTITY, suite: SuiteOption = Suite.GM, json: AsJson = False
+    task: Id,
+    *,
+    coordinator: Url = URL,
+    identity: Identity = IDENTITY,
+    suite: SuiteOption = Suite.GM,
+    json: AsJson = False,
 ) -> None:
     """Go on with a task that failed, after its last finished round."""
     found = Connection(coordinator, identity, suite).run(lambda client: client.resume(task))

@@ -5,10 +5,11 @@ A configuration is validated with ``context={"folder": Path}``, the folder of it
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from trust.keys import SuiteName
 
@@ -16,6 +17,8 @@ from trust.keys import SuiteName
 def _from_the_folder(path: Path, info: ValidationInfo) -> Path:
     return Path((info.context or {}).get("folder", Path()), path)
 
+
+_ADDRESS = re.compile(r"(\[[0-9A-Fa-f:]+\]|[^:\[\]]+):\d{1,5}")
 
 LocalPath = Annotated[Path, AfterValidator(_from_the_folder)]
 
@@ -58,12 +61,15 @@ class Trust(Section):
 class Listen(Section):
     """One address to listen on, always with mutual TLS: for gateways and operators."""
 
-    address: str = Field(
-        default="127.0.0.1:8443",
-        pattern=r"^(\[[0-9A-Fa-f:]+\]|[^:\[\]]+):\d{1,5}$",
-        description="host:port; [::]:8443 is every address.",
-    )
+    address: str = Field(default="127.0.0.1:8443", description="host:port; [::]:8443 is every address.")
     suite: SuiteName = Field(default="gm", description="gm: SM2, SM3, SM4 (RFC 8998). intl: P-256, SHA-256, AES.")
+
+    @field_validator("address")
+    @classmethod
+    def _host_and_port(cls, address: str) -> str:
+        if not _ADDRESS.fullmatch(address):
+            raise ValueError(f'expected host:port, such as 127.0.0.1:8443 or [::]:8443, got "{address}"')
+        return address
 
     @property
     def host(self) -> str:
