@@ -33,7 +33,7 @@ class Child:
 
 
 class Processes:
-    """Starts processes and stops them all, in reverse order, when the block is left, however it is left."""
+    """Starts processes and stops them all when the block is left, however it is left."""
 
     def __init__(self, folder: Path, logs: Path) -> None:
         self.children: list[Child] = []
@@ -94,13 +94,18 @@ class Processes:
     async def _stop(self) -> None:
         for child in reversed(self.children):
             with suppress(ProcessLookupError):
-                child.process.send_signal(signal.SIGTERM)
-            try:
-                await asyncio.wait_for(child.process.wait(), STOP_S)
-            except TimeoutError:
-                with suppress(ProcessLookupError):
-                    child.process.kill()
-                await child.process.wait()
+                child.process.terminate()
+        await asyncio.gather(*map(_gone, self.children))
+
+
+async def _gone(child: Child) -> None:
+    """Wait until a process that was told to stop has ended, and kill it where it does not."""
+    try:
+        await asyncio.wait_for(child.process.wait(), STOP_S)
+    except TimeoutError:
+        with suppress(ProcessLookupError):
+            child.process.kill()
+        await child.process.wait()
 
 
 def ended(child: Child) -> ToolError:
