@@ -15,6 +15,8 @@ log = structlog.get_logger()
 
 QUEUE = 10_000
 BATCH = 1_000
+LINGER_S = 0.1
+"""Others may come while the first waits: a transaction for each answer would cost more than the answer."""
 
 
 class Prediction(NamedTuple):
@@ -64,6 +66,8 @@ class Recorder:
         closing = False
         while not closing:
             batch = [await self._queue.get()]
+            if self._queue.qsize() < BATCH:
+                await asyncio.sleep(LINGER_S)
             while len(batch) < BATCH and not self._queue.empty():
                 batch.append(self._queue.get_nowait())
             predictions = [prediction for prediction in batch if prediction is not None]

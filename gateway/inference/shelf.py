@@ -30,6 +30,8 @@ class Served:
 
     evidence: Evidence
     session: onnxruntime.InferenceSession
+    input_name: str
+    output_names: list[str]
     rows: int
     """Rows in a window."""
     features: int
@@ -37,16 +39,6 @@ class Served:
     def run(self, windows: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
         """Outputs by name for ``windows`` (n, rows, features)."""
         return dict(zip(self.output_names, self.session.run(None, {self.input_name: windows}), strict=True))
-
-    @property
-    def input_name(self) -> str:
-        """Name of the one input."""
-        return str(self.session.get_inputs()[0].name)
-
-    @property
-    def output_names(self) -> list[str]:
-        """Names of the outputs, in the model's order."""
-        return [output.name for output in self.session.get_outputs()]
 
     def describe(self, versions: list[int]) -> dict[str, object]:
         """Metadata as the protocol has it, with the fields of a row under ``parameters``."""
@@ -150,8 +142,10 @@ def _load(models: ModelStore, name: str, version: int) -> Served:
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
     session = onnxruntime.InferenceSession(models.model(name, version), options, providers=["CPUExecutionProvider"])
-    _, rows, features = session.get_inputs()[0].shape
-    return Served(models.evidence(name, version), session, int(rows), int(features))
+    (window,) = session.get_inputs()
+    _, rows, features = window.shape
+    outputs = [output.name for output in session.get_outputs()]
+    return Served(models.evidence(name, version), session, window.name, outputs, int(rows), int(features))
 
 
 def _tensor(node: Any) -> dict[str, object]:
