@@ -4,14 +4,25 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from importlib.metadata import version as installed
-from typing import Any, Literal
+from typing import Any
 
-from pydantic import Field, JsonValue, RootModel
+from pydantic import Field
 
 from coordinator.contacts import Contacts
 from coordinator.operations import Inputs, Operation, document
 from coordinator.registry import Registry
-from coordinator.resources import Event, Model, Participant, Resource, Task, TaskState
+from coordinator.resources import (
+    Document,
+    EventList,
+    Health,
+    Model,
+    ModelList,
+    ParticipantList,
+    Task,
+    TaskList,
+    TaskState,
+    Version,
+)
 from coordinator.scheduler import Scheduler
 from coordinator.tasks import Tasks
 from models.spec import TaskSpec
@@ -27,48 +38,6 @@ class Services:
     registry: Registry
     contacts: Contacts
     scheduler: Scheduler
-
-
-class Version(Resource):
-    """Which coordinator this is."""
-
-    name: str = Field(description="Name of the coordinator.")
-    version: str = Field(description="Version of fedfab.")
-
-
-class Health(Resource):
-    """Whether the coordinator can work."""
-
-    status: Literal["ok"] = Field(description="ok: the database answers.")
-    running: int = Field(description="Tasks that are running.")
-
-
-class Document(RootModel[dict[str, JsonValue]]):
-    """An OpenAPI document."""
-
-
-class ParticipantList(Resource):
-    """Participants."""
-
-    items: list[Participant]
-
-
-class TaskList(Resource):
-    """Tasks."""
-
-    items: list[Task]
-
-
-class EventList(Resource):
-    """Events of a task."""
-
-    items: list[Event]
-
-
-class ModelList(Resource):
-    """Models."""
-
-    items: list[Model]
 
 
 class NewTask(Inputs):

@@ -11,10 +11,20 @@ import aiohttp
 from pydantic import BaseModel, ValidationError
 from yarl import URL
 
-from coordinator.api import EventList, ModelList, ParticipantList, TaskList, Version
 from coordinator.errors import CallRefusedError, CoordinatorError
 from coordinator.operations import PREFIX, Problem
-from coordinator.resources import ENDED, Event, Model, Participant, Task
+from coordinator.resources import (
+    ENDED,
+    Event,
+    EventList,
+    Model,
+    ModelList,
+    Participant,
+    ParticipantList,
+    Task,
+    TaskList,
+    Version,
+)
 from models.spec import TaskSpec
 from trust.identity import Identity, TrustStore
 from trust.tls import client_context

@@ -85,7 +85,9 @@ class Listen(Section):
 class Limits(Section):
     """What a coordinator takes on at a time."""
 
-    running_tasks: int = Field(default=4, ge=1, le=1000, description="Tasks that run at the same time; others wait.")
+    running_tasks: int = Field(
+        default=4, ge=1, le=1000, description="Tasks of layer cloud that run at the same time; others wait."
+    )
     request_kib: int = Field(default=256, ge=1, le=65536, description="Largest body of a call of the management API.")
 
 

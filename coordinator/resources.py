@@ -6,7 +6,7 @@ import time
 from datetime import datetime
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, RootModel
 from pydantic_core import from_json, to_json
 
 from models.spec import TaskSpec
@@ -79,6 +79,48 @@ class Model(Resource):
     metrics: Metrics = Field(description="Validation metrics, pooled over all participants.")
     participants: dict[str, Metrics] = Field(description="Validation metrics of each end, by its name.")
     created: datetime = Field(description="Time of the end of training.")
+
+
+class Version(Resource):
+    """Which coordinator this is."""
+
+    name: str = Field(description="Name of the coordinator.")
+    version: str = Field(description="Version of fedfab.")
+
+
+class Health(Resource):
+    """Whether the coordinator can work."""
+
+    status: Literal["ok"] = Field(description="ok: the database answers.")
+    running: int = Field(description="Tasks that are running.")
+
+
+class Document(RootModel[dict[str, JsonValue]]):
+    """An OpenAPI document."""
+
+
+class ParticipantList(Resource):
+    """Participants."""
+
+    items: list[Participant]
+
+
+class TaskList(Resource):
+    """Tasks."""
+
+    items: list[Task]
+
+
+class EventList(Resource):
+    """Events of a task."""
+
+    items: list[Event]
+
+
+class ModelList(Resource):
+    """Models."""
+
+    items: list[Model]
 
 
 def now_ms() -> int:

@@ -99,6 +99,8 @@ async def test_cancelling_reaches_the_members(cloud: Cloud) -> None:
     async with asyncio.timeout(60), cloud.running() as client, cloud.plants(*AB, make=gate) as plants:
         task = await client.submit(SPEC)
         await gate.reached.wait()
+        with pytest.raises(CallRefusedError, match="is running, so it cannot become submitted; expected failed"):
+            await client.resume(task.id)
         cancelled = await client.cancel(task.id)
         assert (cancelled.state, cancelled.reason) == ("cancelled", "cancelled by ann")
         for plant in plants:
@@ -106,6 +108,21 @@ async def test_cancelling_reaches_the_members(cloud: Cloud) -> None:
         with pytest.raises(CallRefusedError, match="is cancelled, so it cannot become cancelled"):
             await client.cancel(task.id)
         assert await client.models() == []
+
+
+async def test_tasks_wait_their_turn_but_not_for_gateways_that_learn_alone(cloud: Cloud) -> None:
+    gate = Gate.at(1)
+    with cloud.config.open("a") as file:
+        file.write("\n[limits]\nrunning_tasks = 1\n")
+    async with asyncio.timeout(60), cloud.running() as client, cloud.plants(*AB, make=gate) as (a, _):
+        alone = await client.submit(SPEC.model_copy(update={"layer": "cluster"}))
+        first, second = [await client.submit(SPEC) for _ in range(2)]
+        await gate.reached.wait()
+        await a.told("task.start", 2)
+        states = {task.id: task.state for task in await client.tasks()}
+        assert states == {alone.id: "running", first.id: "running", second.id: "submitted"}
+        gate.opened.set()
+        assert (await followed(client, second))[-1].body["state"] == "finished"
 
 
 class Broken(Line):

@@ -41,9 +41,11 @@ class Cloud:
 
     @property
     def config(self) -> Path:
-        """Its configuration file."""
+        """Its configuration file, written when it is first asked for."""
         self.folder.mkdir(exist_ok=True)
         path = self.folder / "coordinator.toml"
+        if path.exists():
+            return path
         path.write_text(
             f"""
             [coordinator]
