@@ -41,7 +41,6 @@ async def test_an_operator_is_answered(serving: Cloud) -> None:
         assert (await client.version()).name == "cloud"
 
 
-@pytest.mark.clause("7.2")
 async def test_a_gateway_is_refused_on_every_path(serving: Cloud) -> None:
     async with _session(serving, "gateway-a") as session:
         for method, path in CALLS:
