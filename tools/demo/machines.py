@@ -18,7 +18,7 @@ from tools.plant.config import Protocol
 from tools.plant.physics import FIELDS, Kind, Machine, Regime
 
 CAP = 80.0
-TICK_S = 0.06
+TICK_S = 0.05
 AFTER_S = 2.0
 """After its recorded runs a machine goes on at this pace, so that predictions are of a machine at work."""
 TEST_MACHINES, TEST_RUNS = 20, 2
@@ -27,12 +27,12 @@ TEST_SEED = 1_000_000
 
 Range = tuple[float, float]
 _SHOP: tuple[tuple[str, Protocol, int, Range, Range], ...] = (
-    ("spindle-1", "opcua", 4, (0.40, 0.60), (0.50, 0.80)),
-    ("spindle-2", "opcua", 5, (0.55, 0.80), (0.60, 0.90)),
-    ("spindle-3", "sql", 6, (0.75, 1.00), (0.70, 1.00)),
-    ("pump-1", "modbus", 3, (0.40, 0.50), (0.50, 0.65)),
-    ("pump-2", "modbus", 3, (0.50, 0.60), (0.70, 0.85)),
-    ("pump-3", "sql", 3, (0.60, 0.70), (0.85, 1.00)),
+    ("spindle-1", "opcua", 5, (0.40, 0.55), (0.50, 0.70)),
+    ("spindle-2", "opcua", 6, (0.55, 0.75), (0.80, 1.00)),
+    ("spindle-3", "sql", 8, (0.80, 1.00), (0.60, 0.85)),
+    ("pump-1", "modbus", 3, (0.40, 0.50), (0.80, 1.00)),
+    ("pump-2", "modbus", 4, (0.50, 0.60), (0.50, 0.70)),
+    ("pump-3", "sql", 4, (0.60, 0.72), (0.65, 0.85)),
 )
 _LIMITS: dict[Kind, dict[str, Range]] = {
     "spindle": {"vibration": (0, 50), "temperature": (-20, 200), "current": (0, 100), "speed": (0, 25000)},
@@ -65,7 +65,7 @@ SPEC = TaskSpec(
     name="life",
     data=DataSpec(window=10, holdout=0.2),
     network=NetworkSpec(encoder=(32,), trunk=(64, 32)),
-    training=TrainingSpec(epochs=3, batch_size=32, learning_rate=2e-3, learning_rate_decay=0.9, weight_decay=1e-4),
+    training=TrainingSpec(epochs=3, batch_size=32, learning_rate=2e-3, learning_rate_decay=0.9, weight_decay=1e-3),
     rounds=RoundsSpec(max=20),
 )
 
