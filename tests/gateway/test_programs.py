@@ -217,7 +217,6 @@ async def test_promotion_by_the_coordinator_reaches_what_was_held_back(town: Tow
     assert (use.version, use.why) == (2, "promoted by cloud")
 
 
-@pytest.mark.clause("9.3.2a–c")
 async def test_only_a_coordinator_may_start_a_task_and_only_under_a_harmless_name(town: Town) -> None:
     evil = spec(name="evil").model_dump(mode="json")
     town.cloud.forget()
