@@ -8,10 +8,10 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from math import inf
 
-from sqlalchemy import Connection, Table, delete, insert, select
+from sqlalchemy import Connection, delete, select
 
 from federation import tables
 from federation.database import Database
@@ -77,37 +77,27 @@ class Journal:
 def save_sent(connection: Connection, sequences: Iterable[tuple[str, int]]) -> None:
     """Save the last sequence numbers used."""
     for recipient, sequence in dict(sequences).items():
-        _replace(connection, tables.sent, {"recipient": recipient}, {"sequence": sequence})
+        tables.upsert(connection, tables.sent, {"recipient": recipient, "sequence": sequence})
 
 
 def save_taken(connection: Connection, sender: str, state: str) -> None:
     """Save what `Journal.take` returned."""
-    _replace(connection, tables.taken, {"sender": sender}, {"state": state})
+    tables.upsert(connection, tables.taken, {"sender": sender, "state": state})
 
 
 def save_answer(connection: Connection, answer: Stored) -> list[str]:
     """Save an answer; returns the blob of the one it replaces."""
-    key = {"task": answer.task, "sender": answer.sender, "kind": answer.kind}
     columns = tables.answers.c
     replaced = columns.task == answer.task, columns.sender == answer.sender, columns.kind == answer.kind
     blobs = list(connection.scalars(select(columns.blob).where(*replaced, columns.blob.is_not(None))))
-    _replace(
-        connection, tables.answers, key, {"request": answer.request, "content": answer.content, "blob": answer.blob}
-    )
+    tables.upsert(connection, tables.answers, asdict(answer))
     return blobs
 
 
 def delete_answers(connection: Connection, task: str) -> list[str]:
     """Delete all answers of a task; returns their blobs."""
-    which = tables.answers.c.task == task
-    blobs = list(connection.scalars(select(tables.answers.c.blob).where(which, tables.answers.c.blob.is_not(None))))
-    connection.execute(delete(tables.answers).where(which))
-    return blobs
-
-
-def _replace(connection: Connection, table: Table, key: dict[str, str], values: dict[str, object]) -> None:
-    connection.execute(delete(table).where(*[table.c[name] == value for name, value in key.items()]))
-    connection.execute(insert(table), key | values)
+    gone = delete(tables.answers).where(tables.answers.c.task == task).returning(tables.answers.c.blob)
+    return [blob for blob in connection.scalars(gone) if blob is not None]
 
 
 def _guard(state: dict[str, list[str]]) -> ReplayGuard:

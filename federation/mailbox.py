@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass
 
-from sqlalchemy import ColumnElement, Connection, delete, func, insert, select
+from sqlalchemy import ColumnElement, Connection, delete, func, select
 
 from federation import tables
 from federation.blobs import BlobStore
@@ -47,6 +47,7 @@ class Mailbox:
     def __init__(self, database: Database, blobs: BlobStore, capacity: int = CAPACITY) -> None:
         self._database, self._blobs, self._capacity = database, blobs, capacity
         self._signals: dict[str, asyncio.Event] = {}
+        self._read_up_to: dict[str, int] = {}  # there is nothing behind this cursor: no need to look
 
     async def put(self, batch: Sequence[Parcel], also: Callable[[Connection], Iterable[str]] = lambda _: ()) -> int:
         """Take in messages; all are durable when this returns, or none. One that is here already (by id) is left as it is.
@@ -66,6 +67,7 @@ class Mailbox:
         added, freed = await self._database.write(work)
         await self._blobs.drop(freed)
         for recipient in {str(row["recipient"]) for row in rows}:
+            self._read_up_to.pop(recipient, None)
             if signal := self._signals.pop(recipient, None):
                 signal.set()
         return added
@@ -90,8 +92,12 @@ class Mailbox:
             async with asyncio.timeout(seconds):
                 while True:
                     signal = self._signals.setdefault(recipient, asyncio.Event())  # before the look, so none is missed
-                    if found := await self.fetch(recipient, after, limit):
-                        return found
+                    if after < self._read_up_to.get(recipient, after + 1):
+                        found = await self.fetch(recipient, after, limit)
+                        if len(found) < limit and self._signals.get(recipient) is signal:
+                            self._read_up_to[recipient] = found[-1].cursor if found else after
+                        if found:
+                            return found
                     await signal.wait()
         except TimeoutError:
             return []
@@ -112,14 +118,11 @@ class Mailbox:
         return await self._database.read(lambda connection: connection.execute(query).first() is not None)
 
     def _insert(self, connection: Connection, rows: list[dict[str, object]]) -> int:
-        ids = [row["id"] for row in rows]
-        known = set(connection.scalars(select(_messages.c.id).where(_messages.c.id.in_(ids))))
-        fresh = [row for row in rows if row["id"] not in known]
-        if not fresh:
+        if not rows:
             return 0
         waiting = (
             select(_messages.c.recipient, func.count())
-            .where(_messages.c.recipient.in_({row["recipient"] for row in fresh}))
+            .where(_messages.c.recipient.in_({row["recipient"] for row in rows}))
             .group_by(_messages.c.recipient)
         )
         for recipient, count in connection.execute(waiting):
@@ -130,8 +133,8 @@ class Mailbox:
                     hint=f'check that "{recipient}" runs and connects; it takes its messages when it is back',
                     status=507,
                 )
-        connection.execute(insert(_messages), fresh)
-        return len(fresh)
+        known = tables.dialect_insert(connection, _messages).on_conflict_do_nothing(index_elements=["id"])
+        return connection.execute(known, rows).rowcount
 
 
 def remove(connection: Connection, recipient: str, cursors: Collection[int]) -> list[str]:
@@ -140,6 +143,5 @@ def remove(connection: Connection, recipient: str, cursors: Collection[int]) -> 
 
 
 def _remove(connection: Connection, which: ColumnElement[bool]) -> list[str]:
-    blobs = list(connection.scalars(select(_messages.c.blob).where(which, _messages.c.blob.is_not(None))))
-    connection.execute(delete(_messages).where(which))
-    return blobs
+    gone = delete(_messages).where(which).returning(_messages.c.blob)
+    return [blob for blob in connection.scalars(gone) if blob is not None]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from sqlalchemy import delete, insert, select
+from sqlalchemy import delete, select
 
 from federation import tables
 from federation.database import Database
@@ -46,13 +46,8 @@ class Participants:
         entry = (peer.suite, peer.certificate)
         if self._certificates.get(peer.name) == entry:
             return
-        row = {"name": peer.name, "suite": peer.suite, "certificate": peer.certificate.decode()}
-        await self._database.write(
-            lambda connection: (
-                connection.execute(delete(tables.participants).where(tables.participants.c.name == peer.name)),
-                connection.execute(insert(tables.participants), row),
-            )
-        )
+        row: dict[str, object] = {"name": peer.name, "suite": peer.suite, "certificate": peer.certificate.decode()}
+        await self._database.write(lambda connection: tables.upsert(connection, tables.participants, row))
         self._certificates[peer.name] = entry
 
     async def forget(self, name: str) -> None:

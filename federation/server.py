@@ -5,9 +5,12 @@ Every handler asks for the caller first, and gives nothing to one who is not adm
 
 from __future__ import annotations
 
+import asyncio
 import ssl
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
+from weakref import WeakKeyDictionary
 
 import orjson
 import structlog
@@ -28,6 +31,7 @@ log = structlog.get_logger()
 
 LONGEST_WAIT_S = 60.0
 READ_BUFFER_BYTES = 1 << 20
+RECHECK_S = 5.0
 _CONTROL_BYTES = 1 << 20
 
 Handler = Callable[[web.Request, Peer], Awaitable[web.StreamResponse]]
@@ -46,6 +50,7 @@ class FederationServer:
     def __init__(self, identity: Identity, trust: TrustStore, hub: Hub, limits: Limits | None = None) -> None:
         self._identity, self._trust, self._hub = identity, trust, hub
         self._limits = limits or Limits()
+        self._callers: WeakKeyDictionary[asyncio.Transport, tuple[Peer, float]] = WeakKeyDictionary()
 
     def add_routes(self, app: web.Application) -> None:
         """Offer the protocol under ``/federation/v1`` of ``app``."""
@@ -176,6 +181,17 @@ class FederationServer:
             self._hub.moved(caller.name)
             yield piece
 
+    def _caller(self, request: web.Request) -> Peer:
+        """Who calls, looked up anew every few seconds: a revoked certificate does not hold as long as its connection does."""
+        transport, now = request.transport, time.monotonic()
+        known = self._callers.get(transport) if transport is not None else None
+        if known is not None and now - known[1] < RECHECK_S:
+            return known[0]
+        caller = tls.peer(transport, self._trust)
+        if transport is not None:
+            self._callers[transport] = caller, now
+        return caller
+
     def _own_blob(self, request: web.Request, caller: Peer) -> str:
         blob = request.match_info["blob"]
         if owner(blob) != caller.name:
@@ -210,7 +226,7 @@ class FederationServer:
 
         async def handle(request: web.Request) -> web.StreamResponse:
             try:
-                caller = tls.peer(request.transport, self._trust)
+                caller = self._caller(request)
                 if not self._hub.admits(caller):
                     raise RefusedError(
                         "FF-FED-011",

@@ -16,7 +16,9 @@ from sqlalchemy import (
     Table,
     Text,
     select,
+    union_all,
 )
+from sqlalchemy.dialects import postgresql, sqlite
 
 metadata = MetaData()
 
@@ -90,8 +92,20 @@ outbox = Table(
 
 def unnamed(connection: Connection, blobs: Collection[str]) -> list[str]:
     """Those of ``blobs`` that nothing names any more: no message on its way, no answer that may be asked for again."""
-    left = set(blobs)
-    for table in (messages, answers, outbox):
-        if left:
-            left -= set(connection.scalars(select(table.c.blob).where(table.c.blob.in_(left))))
-    return sorted(left)
+    if not blobs:
+        return []
+    names = union_all(*(select(table.c.blob).where(table.c.blob.in_(blobs)) for table in (messages, answers, outbox)))
+    return sorted(set(blobs) - set(connection.scalars(names)))
+
+
+def upsert(connection: Connection, table: Table, row: dict[str, object]) -> None:
+    """Insert a row, or replace the one with its primary key."""
+    statement = dialect_insert(connection, table).values(row)
+    key = [column.name for column in table.primary_key]
+    values = {name: statement.excluded[name] for name in row if name not in key}
+    connection.execute(statement.on_conflict_do_update(index_elements=key, set_=values))
+
+
+def dialect_insert(connection: Connection, table: Table) -> sqlite.Insert | postgresql.Insert:
+    """An INSERT that can say what to do about a row that is there already."""
+    return sqlite.insert(table) if connection.dialect.name == "sqlite" else postgresql.insert(table)

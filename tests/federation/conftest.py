@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,6 +69,11 @@ class World:
         """A member with a folder of its own, dialling the listener or another port on loopback."""
         url = self.url(suite) if port is None else f"https://127.0.0.1:{port}"
         return Node.member(*self.identity(name, suite), url, self.folder / name)
+
+    async def everybody(self, names: Iterable[str]) -> None:
+        """Wait until all these have opened a session."""
+        while not set(names) <= set(self.hub.participants):
+            await asyncio.sleep(0.01)
 
     def link(self, name: str, suite: SuiteName = "intl", port: int | None = None) -> Link:
         """The bare calls of the protocol in the name of one participant."""

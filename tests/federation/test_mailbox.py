@@ -205,5 +205,3 @@ async def _blob(blobs: BlobStore, data: bytes) -> str:
 
     await blobs.write(name, 0, len(data), pieces())
     return name
-
-

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 
 import numpy as np
-import pytest
 
 from federation.aggregate import Outcome, aggregate
 from federation.remote import RemoteLearner, serve
@@ -28,8 +27,7 @@ async def train(world: World, spec: TaskSpec, suites: dict[str, SuiteName]) -> t
 
         members = [tasks.create_task(member(name)) for name in suites]
         async with world.aggregator() as node:
-            while set(world.hub.participants) != set(suites):
-                await asyncio.sleep(0.01)
+            await world.everybody(suites)
             context = node.context("task-1")
             learners = [RemoteLearner(context, name) for name in suites]
             outcome = await aggregate(spec, learners, name="cloud", layer="cloud")
@@ -45,4 +43,4 @@ async def test_a_task_over_the_wire_equals_the_task_in_one_process(world: World,
     for name, value in alone.params.items():
         np.testing.assert_array_equal(outcome.params[name], value)
     assert outcome.metrics == alone.metrics
-    assert outcome.finished == dict.fromkeys(MEMBERS, {"promoted": True})
+    assert outcome.finished == {name: {"promoted": True} for name in MEMBERS}
