@@ -27,12 +27,12 @@ TEST_SEED = 1_000_000
 
 Range = tuple[float, float]
 _SHOP: tuple[tuple[str, Protocol, int, Range, Range], ...] = (
-    ("spindle-1", "opcua", 5, (0.40, 0.55), (0.50, 0.70)),
-    ("spindle-2", "opcua", 6, (0.55, 0.75), (0.80, 1.00)),
-    ("spindle-3", "sql", 8, (0.80, 1.00), (0.60, 0.85)),
-    ("pump-1", "modbus", 3, (0.40, 0.50), (0.80, 1.00)),
-    ("pump-2", "modbus", 4, (0.50, 0.60), (0.50, 0.70)),
-    ("pump-3", "sql", 4, (0.60, 0.72), (0.65, 0.85)),
+    ("spindle-1", "opcua", 5, (0.40, 0.50), (0.50, 0.65)),
+    ("spindle-2", "opcua", 7, (0.62, 0.72), (0.85, 1.00)),
+    ("spindle-3", "sql", 9, (0.85, 1.00), (0.65, 0.80)),
+    ("pump-1", "modbus", 3, (0.40, 0.50), (0.50, 0.65)),
+    ("pump-2", "modbus", 4, (0.50, 0.60), (0.80, 0.95)),
+    ("pump-3", "sql", 4, (0.60, 0.72), (0.70, 0.85)),
 )
 _LIMITS: dict[Kind, dict[str, Range]] = {
     "spindle": {"vibration": (0, 50), "temperature": (-20, 200), "current": (0, 100), "speed": (0, 25000)},
