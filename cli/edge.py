@@ -43,13 +43,13 @@ def train(
 
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    from coordinator.configfile import load as load_task
+    from federation.taskfile import load_task
     from gateway import alone
     from gateway.configfile import load
     from models.spec import TaskSpec
 
     loaded = load(config)
-    spec = load_task(task, TaskSpec, hint="docs/learning.md explains every option of a task")
+    spec = load_task(task)
     if layer is not None:
         spec = TaskSpec.model_validate(spec.model_dump() | {"layer": layer})
     console = Console()

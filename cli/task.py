@@ -36,7 +36,7 @@ def submit(
     json: AsJson = False,
 ) -> None:
     """Check a task file, submit it and print the id of the task."""
-    from coordinator.configfile import load_task
+    from federation.taskfile import load_task
 
     spec = load_task(file)
     task = Connection(coordinator, identity, suite).run(lambda client: client.submit(spec))

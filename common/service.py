@@ -7,7 +7,9 @@ import os
 import signal
 import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+
+from common.errors import FedfabError
 
 
 def stop_signal() -> asyncio.Event:
@@ -24,20 +26,24 @@ def stop_signal() -> asyncio.Event:
 
 
 def notify(state: str) -> None:
-    """Tell systemd (sd_notify(3)), when it asked to be told."""
+    """Tell systemd (sd_notify(3)), when it asked to be told and still listens."""
     address = os.environ.get("NOTIFY_SOCKET")
     if address:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
+        with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
             channel.sendto(state.encode(), "\0" + address[1:] if address.startswith("@") else address)
 
 
 @asynccontextmanager
 async def one_cause() -> AsyncIterator[None]:
-    """Raise a failure as itself where task groups have wrapped it on its way out, so that its message reaches a person."""
+    """Raise a failure as itself where task groups have wrapped it on its way out, so that its message reaches a person.
+
+    Of several, the first that a person can do something about.
+    """
     try:
         yield
     except BaseExceptionGroup as group:
-        cause: BaseException = group
-        while isinstance(cause, BaseExceptionGroup) and len(cause.exceptions) == 1:
+        _, known = group.split(lambda error: not isinstance(error, FedfabError))
+        cause: BaseException = known if known is not None else group
+        while isinstance(cause, BaseExceptionGroup):
             cause = cause.exceptions[0]
-        raise cause from None
+        raise cause from group

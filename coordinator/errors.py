@@ -1,7 +1,6 @@
 """Errors of this room; the codes are explained in ``docs/errors/coordinator.md``.
 
 CoordinatorError
- ├── FileError          a configuration or task file cannot be used
  ├── NotFoundError      there is nothing of that name                HTTP 404
  ├── ConflictError      it makes no sense in the present state       HTTP 409
  ├── InvalidError       what was sent does not fit, field by field   HTTP 422
@@ -19,10 +18,6 @@ from common.validation import Finding
 
 class CoordinatorError(FedfabError):
     """Base of all errors of `coordinator`."""
-
-
-class FileError(CoordinatorError):
-    """A file that cannot be read, or does not say what it should."""
 
 
 class NotFoundError(CoordinatorError):

@@ -17,13 +17,9 @@ from coordinator.db import rows
 from coordinator.errors import ConflictError, CoordinatorError, NotFoundError
 from coordinator.resources import Metrics, Model, Task, now_ms, plain
 from federation.database import Database
-from models import metrics as model_metrics
 from models import parameters
 from models.learner import Params
-from models.spec import TaskSpec
-
-NOISE = 1e-6
-"""Relative difference of a metric that is rounding, not a worse model."""
+from models.verdict import losses
 
 
 class Registry:
@@ -97,7 +93,7 @@ class Registry:
             if known is not None:
                 return known
             parent = connection.scalar(select(_in_use.version).where(_in_use.name == task.name))
-            found = [*objections, *_worse(task.spec, _metrics_of(connection, task.name, parent), participants)]
+            found = [*objections, *losses(task.spec, _metrics_of(connection, task.name, parent), participants)]
             latest = connection.scalar(select(func.max(_models.version)).where(_models.name == task.name))
             version = (latest or 0) + 1
             row = {
@@ -181,15 +177,3 @@ def _use(connection: Connection, name: str, version: int, *, before: list[int], 
 def _metrics_of(connection: Connection, name: str, version: int | None) -> dict[str, Metrics]:
     query = select(_models.participants).where(_models.name == name, _models.version == version)
     return connection.scalar(query) or {}
-
-
-def _worse(spec: TaskSpec, before: Mapping[str, Metrics], now: Mapping[str, Metrics]) -> list[str]:
-    """Where the new model loses against the one in use, in words; empty where it loses nowhere."""
-    metric, better = model_metrics.primary(spec)
-    sign = 1 if better == "lower" else -1
-    found = []
-    for end, metrics in before.items():
-        old, new = metrics.get(metric), now.get(end, {}).get(metric)
-        if old is not None and new is not None and sign * (new - old) > NOISE * abs(old):
-            found.append(f"{metric} at {end} is {new:.6g}, was {old:.6g}")
-    return found

@@ -6,8 +6,6 @@ names; a table may be set in one file only.
 
 from __future__ import annotations
 
-import re
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.resources import files
@@ -16,8 +14,8 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from common import tomlmap
 from common.files import write_atomic
+from common.tomlfile import MalformedError, parse
 from common.validation import Location, findings
 from connectors import registry
 from connectors.contract import SourceConfig
@@ -25,8 +23,6 @@ from connectors.errors import ConnectorConfigError
 from gateway.checks import Problem, problems, suggestion
 from gateway.config import Config
 from gateway.errors import ConfigError
-
-_POSITION = re.compile(r" \(at (?:line (\d+), column \d+|end of document)\)$")
 
 
 def load(path: Path) -> Config:
@@ -66,21 +62,13 @@ class _Document:
     def add(self, file: Path) -> None:
         self.files.append(file)
         try:
-            text = file.read_text(encoding="utf-8")
-            data = tomllib.loads(text)
+            data, lines = parse(file.read_bytes())
         except OSError as error:
             hint = "`fedfab gateway init DIR` writes a configuration to start from"
             raise ConfigError("FF-CONFIG-001", f"{file} cannot be read: {error.strerror}", hint=hint) from error
-        except UnicodeDecodeError as error:
-            line = error.object.count(b"\n", 0, error.start) + 1
-            self._note(file, line, f"expected UTF-8 text, got the byte {error.object[error.start]:#x}")
+        except MalformedError as error:
+            self._note(file, error.line, error.what)
             return
-        except tomllib.TOMLDecodeError as error:
-            match = _POSITION.search(str(error))
-            number = int(match[1]) if match and match[1] else text.count("\n") + 1
-            self._note(file, number, f"not TOML: {_POSITION.sub('', str(error))}")
-            return
-        lines = tomlmap.lines(text)
         self.places.setdefault((), (file, 1))
         moved = {key: len(self.data.get(key, ())) for key, value in data.items() if isinstance(value, list)}
         for path, line in lines.items():

@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
-import socket
 import ssl
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack
 
 import structlog
 
-from common.errors import FedfabError
+from common.service import notify, one_cause, stop_signal
 from federation.node import Node
 from gateway.config import Config, Trust
 from gateway.errors import GatewayError
@@ -38,17 +36,14 @@ RETRY_S = 10.0
 
 def run(config: Config) -> None:
     """Serve, read and learn until SIGTERM or SIGINT. Raises the first FedfabError that ended the day early."""
-    try:
-        asyncio.run(_day(config))
-    except BaseExceptionGroup as group:
-        raise _first(group) from group
+    asyncio.run(_day(config))
 
 
 async def _day(config: Config) -> None:
-    stop = _stop_signal()
+    stop = stop_signal()
     data = config.gateway.data_dir
     tls, member = _tls(config), _member(config)
-    async with AsyncExitStack() as stack:
+    async with one_cause(), AsyncExitStack() as stack:
         # open what keeps
         store = stack.enter_context(Store.open(config.gateway.store))
         models = ModelStore(data / "models")
@@ -73,12 +68,12 @@ async def _day(config: Config) -> None:
             day.create_task(recorder.run(), name="results")
             reading = day.create_task(runtime.run(), name="sources")
             learning = day.create_task(_learn(config, member, programs), name="federation")
-            _notify("READY=1")
+            notify("READY=1")
             log.info("gateway runs", name=config.gateway.name, pid=os.getpid())
 
             # leave in good order: take no more work, answer what was asked, keep what came
             await stop.wait()
-            _notify("STOPPING=1")
+            notify("STOPPING=1")
             log.info("gateway stops")
             asyncio.get_running_loop().call_later(STOP_S, os._exit, 1)
             learning.cancel()
@@ -110,13 +105,6 @@ async def _learn(config: Config, member: tuple[Identity, TrustStore] | None, pro
         await asyncio.sleep(RETRY_S)
 
 
-def _stop_signal() -> asyncio.Event:
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    return stop
-
-
 def _tls(config: Config) -> ssl.SSLContext | None:
     """The server's certificate; None for plain HTTP, which the configuration allows on loopback only."""
     certificate, key = config.inference.certificate, config.inference.key
@@ -133,21 +121,3 @@ def _tls(config: Config) -> ssl.SSLContext | None:
             hint="both must be PEM files that belong together, the key without a passphrase and readable by this user",
         ) from error
     return context
-
-
-def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The cause a person can do something about, or the first."""
-    _, known = group.split(lambda error: not isinstance(error, FedfabError))
-    return _leaf(known if known is not None else group)
-
-
-def _leaf(error: BaseException) -> BaseException:
-    return _leaf(error.exceptions[0]) if isinstance(error, BaseExceptionGroup) else error
-
-
-def _notify(state: str) -> None:
-    """Tell systemd (sd_notify(3)), when it asked to be told and still listens."""
-    address = os.environ.get("NOTIFY_SOCKET")
-    if address:
-        with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
-            notify.sendto(state.encode(), "\0" + address[1:] if address.startswith("@") else address)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import structlog
 
@@ -12,14 +12,12 @@ from gateway.ends import EndLearner
 from gateway.modelstore import Draft, Evidence, ModelStore
 from gateway.workers import WorkerPool
 from models.learner import Params
-from models.metrics import metrics, primary
+from models.metrics import metrics
 from models.parameters import digest, held
 from models.spec import TaskSpec
+from models.verdict import losses
 
 log = structlog.get_logger()
-
-NOISE = 1e-6
-"""Relative difference of a metric that is rounding, not a worse model."""
 
 ByEnd = dict[str, dict[str, float]]
 
@@ -46,7 +44,7 @@ async def publish(
     model = (await pool.call("export", call, params, home=first.name)).arrays["model"].tobytes()
     found = await _validate(model, first.spec, ends)
     parent, before, objection = await _parent(models, name, ends)
-    reason = objection or _worse(first.spec, before, found)
+    reason = objection or "; ".join(losses(first.spec, before, found)) or None
     draft = Draft(
         task=first.spec.name,
         task_id=first.task,
@@ -88,20 +86,6 @@ async def _parent(models: ModelStore, name: str, ends: Sequence[EndLearner]) -> 
 async def _validate(model: bytes, spec: TaskSpec, ends: Sequence[EndLearner]) -> ByEnd:
     tallies = await asyncio.gather(*(end.validate(model, spec) for end in ends))
     return {end.name: metrics(spec, tally) for end, tally in zip(ends, tallies, strict=True)}
-
-
-def _worse(
-    spec: TaskSpec, before: Mapping[str, Mapping[str, float]], now: Mapping[str, Mapping[str, float]]
-) -> str | None:
-    """Where the new model loses against the one in use, in words; None where it loses nowhere."""
-    metric, better = primary(spec)
-    sign = 1 if better == "lower" else -1
-    losses = [
-        f"{metric} at {end} is {now[end][metric]:.6g}, was {old[metric]:.6g}"
-        for end, old in before.items()
-        if metric in old and metric in now[end] and sign * (now[end][metric] - old[metric]) > NOISE * abs(old[metric])
-    ]
-    return "; ".join(losses) or None
 
 
 def _praise(parent: int | None) -> str:

@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
+from common.tomlfile import FileError
 from coordinator.check import check
 from coordinator.config import Config
-from coordinator.configfile import load_config, load_task, write_sample
-from coordinator.errors import CoordinatorError, FileError
+from coordinator.configfile import load_config, write_sample
+from coordinator.errors import CoordinatorError
+from federation.taskfile import load_task
 from models.spec import TaskSpec
 from tests.conftest import ROOT
 from tests.coordinator.world import Cloud
@@ -31,7 +33,7 @@ def test_a_configuration_says_where_every_mistake_stands(tmp_path: Path) -> None
     )
     with pytest.raises(FileError) as refused:
         load_config(path)
-    assert refused.value.code == "FF-COORD-007"
+    assert refused.value.code == "FF-FILE-003"
     assert refused.value.message.splitlines()[1:] == [
         f'{path}:3: [coordinator]: unknown option "databse" (did you mean "database"?)',
         f'{path}:6: [listen 1]: "address": expected host:port, such as 127.0.0.1:8443 or [::]:8443, got "127.0.0.1"',
@@ -53,9 +55,9 @@ def test_a_task_says_where_every_mistake_stands(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("data", "code", "where"),
     [
-        (b'name = "x"\nname = "y"\n', "FF-COORD-006", ":2: not TOML"),
-        (b'name = "x"\nkind = "\xff"\n', "FF-COORD-006", ":2: expected UTF-8, got byte 0xff"),
-        (b"name = ", "FF-COORD-006", ":1: not TOML"),
+        (b'name = "x"\nname = "y"\n', "FF-FILE-002", ":2: not TOML"),
+        (b'name = "x"\nkind = "\xff"\n', "FF-FILE-002", ":2: expected UTF-8 text, got the byte 0xff"),
+        (b"name = ", "FF-FILE-002", ":1: not TOML"),
     ],
 )
 def test_what_is_no_toml(tmp_path: Path, data: bytes, code: str, where: str) -> None:
@@ -68,7 +70,7 @@ def test_what_is_no_toml(tmp_path: Path, data: bytes, code: str, where: str) -> 
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(FileError, match=r"FF-COORD-005: .*No such file") as refused:
+    with pytest.raises(FileError, match=r"FF-FILE-001: .*No such file") as refused:
         load_config(tmp_path / "nope.toml")
     assert "fedfab coordinator init" in refused.value.hint
 
@@ -90,7 +92,7 @@ def test_two_listeners_need_two_addresses(tmp_path: Path) -> None:
 def test_the_sample_is_written_once_and_loads(tmp_path: Path) -> None:
     path = write_sample(tmp_path)
     assert load_config(path).coordinator.name == "cloud"
-    with pytest.raises(FileError, match="FF-COORD-008"):
+    with pytest.raises(CoordinatorError, match="FF-COORD-008"):
         write_sample(tmp_path)
 
 
