@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 from federation.admission import admit
@@ -79,6 +79,10 @@ class _State:
     converged: bool = False
     reports: list[dict[str, Any]] = field(default_factory=list)
     finished: dict[str, Any] | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """A copy as deep as needed: reports are never changed, the list of them grows while this one is being written."""
+        return {name: getattr(self, name) for name in self.__slots__} | {"reports": list(self.reports)}
 
     def judge(self, loss: float | None, rounds: RoundsSpec) -> None:
         """Count rounds without a relative gain of more than the tolerance; no tolerance, no early stop."""
@@ -203,7 +207,7 @@ class _Run:
         if self._checkpoint is None:
             return
         await self.saved()
-        state = asdict(self._state) | {"spec": self._spec.model_dump(mode="json")}
+        state = self._state.to_json() | {"spec": self._spec.model_dump(mode="json")}
         self._saving = asyncio.create_task(self._checkpoint.save(state, self._params))
 
     async def _tell(self, report: RoundReport) -> None:

@@ -75,11 +75,11 @@ class BlobStore:
                 del self._uploads[blob]
         return stands
 
-    async def read(self, blob: str, start: int = 0) -> AsyncIterator[bytes | memoryview]:
+    async def read(self, blob: str, start: int = 0) -> AsyncIterator[memoryview]:
         """The bytes from ``start`` on. Raises FileNotFoundError."""
         handle = os.open(self._path(blob), os.O_RDONLY)
         try:
-            while piece := _cached(handle, start) or await _whole(os.pread, handle, PIECE_BYTES, start):
+            while piece := _cached(handle, start) or memoryview(await _whole(os.pread, handle, PIECE_BYTES, start)):
                 yield piece
                 start += len(piece)
         finally:

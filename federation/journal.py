@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from math import inf
 
 from sqlalchemy import Connection, delete, select
@@ -90,7 +90,7 @@ def save_answer(connection: Connection, answer: Stored) -> list[str]:
     columns = tables.answers.c
     replaced = columns.task == answer.task, columns.sender == answer.sender, columns.kind == answer.kind
     blobs = list(connection.scalars(select(columns.blob).where(*replaced, columns.blob.is_not(None))))
-    tables.upsert(connection, tables.answers, asdict(answer))
+    tables.upsert(connection, tables.answers, {name: getattr(answer, name) for name in answer.__slots__})
     return blobs
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from sqlalchemy import ColumnElement, Connection, delete, func, select
 
@@ -58,7 +58,8 @@ class Mailbox:
         rows: list[dict[str, object]] = []
         for parcel in batch:
             header = peek(parcel.sealed)
-            rows.append({"id": header.id, "sender": header.sender, "recipient": header.recipient} | asdict(parcel))
+            who = {"id": header.id, "sender": header.sender, "recipient": header.recipient}
+            rows.append({**who, "sealed": parcel.sealed, "blob": parcel.blob})
 
         def work(connection: Connection) -> tuple[int, list[str]]:
             added = self._insert(connection, rows)

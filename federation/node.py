@@ -248,5 +248,5 @@ def _digest(params: Params) -> str:
     running = hashlib.sha256()
     for name, value in sorted(params.items()):
         running.update(f"{name}{value.shape}".encode())
-        running.update(memoryview(np.ascontiguousarray(value)))
+        running.update(np.ascontiguousarray(value).data)
     return running.hexdigest()

@@ -125,6 +125,7 @@ def load(folder: Path, name: str, suite: Any) -> tuple[Identity, TrustStore]:
 
 if __name__ == "__main__":
     import structlog, logging
+
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     parser = argparse.ArgumentParser()
     parser.add_argument("--suite", choices=pki.SUITES, required=True)
