@@ -1,7 +1,7 @@
 """The default demo: a machine shop with spindles and a pump house, each machine driven in its own way.
 
-Every end sees a few runs in a narrow range of load and speed. The pumps are newer: fewer runs, and never at high load. What is
-judged is how well the remaining life of other machines is told, driven in all ranges.
+Every end sees a few runs in a narrow range of load and speed. The pumps are newer: fewer runs, never at high load, and load goes with
+speed there, so that among themselves they cannot tell the two apart; the spindles can. What is judged is how well the remaining life of other machines is told, driven in all ranges.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ _SHOP: tuple[tuple[str, Protocol, int, Range, Range], ...] = (
     ("spindle-2", "opcua", 7, (0.62, 0.72), (0.85, 1.00)),
     ("spindle-3", "sql", 9, (0.85, 1.00), (0.65, 0.80)),
     ("pump-1", "modbus", 3, (0.40, 0.50), (0.50, 0.65)),
-    ("pump-2", "modbus", 4, (0.50, 0.60), (0.80, 0.95)),
-    ("pump-3", "sql", 4, (0.60, 0.72), (0.70, 0.85)),
+    ("pump-2", "modbus", 4, (0.50, 0.60), (0.70, 0.85)),
+    ("pump-3", "sql", 5, (0.60, 0.70), (0.85, 1.00)),
 )
 _LIMITS: dict[Kind, dict[str, Range]] = {
     "spindle": {"vibration": (0, 50), "temperature": (-20, 200), "current": (0, 100), "speed": (0, 25000)},
