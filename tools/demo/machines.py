@@ -1,7 +1,8 @@
 """The default demo: a machine shop with spindles and a pump house, each machine driven in its own way.
 
 Every end sees a few runs in a narrow range of load and speed. The pumps are newer: fewer runs, never at high load, and load goes with
-speed there, so that among themselves they cannot tell the two apart; the spindles can. What is judged is how well the remaining life of other machines is told, driven in all ranges.
+speed there, so that among themselves they cannot tell the two apart; the spindles can. What is judged is how well the remaining life
+of other machines is told, driven in all ranges.
 """
 
 from __future__ import annotations
