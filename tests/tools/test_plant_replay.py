@@ -45,7 +45,7 @@ def test_what_is_no_recording_is_refused(tmp_path: Path, text: str | None) -> No
         path.write_text(text)
     with pytest.raises(ToolError, match=r"rows\.csv") as caught:
         read(path)
-    assert caught.value.code == "FF-PLANT-002"
+    assert caught.value.code == "FF-PLANT-001"
 
 
 async def test_a_modbus_poller_sees_each_row_once(tmp_path: Path) -> None:

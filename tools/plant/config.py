@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import tomllib
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from common import tomlmap
-from common.validation import findings
-from tools.errors import ToolError
+from common import tomlfile
 from tools.plant.physics import FIELDS, Kind, Regime
 
 Protocol = Literal["opcua", "modbus", "sql"]
@@ -161,25 +158,10 @@ class PlantConfig(_Section):
 def load(path: Path) -> PlantConfig:
     """The plant described by a TOML file; its relative paths are taken from the file's folder.
 
-    Raises ToolError FF-PLANT-001, naming file, line and field of everything that is wrong.
+    Raises FileError, naming file, line and option of everything that is wrong (`common.tomlfile.load`).
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-        config = PlantConfig.model_validate(tomllib.loads(text))
-    except OSError as error:
-        raise _refused(f"{path} cannot be read: {error.strerror}") from error
-    except ValidationError as error:
-        lines = tomlmap.lines(text)
-        wrong = sorted((_line(lines, finding.where), str(finding)) for finding in findings(PlantConfig, error))
-        raise _refused("\n".join(f"{path}:{line}: {what}" for line, what in wrong)) from error
-    except ValueError as error:  # neither TOML nor UTF-8
-        raise _refused(f"{path}: {error}") from error
+    config = tomlfile.load(path, PlantConfig, hint="docs/plant.md lists every option of a plant file")
     return _resolved(config, path.resolve().parent)
-
-
-def _line(lines: dict[tomlmap.Path, int], where: tomlmap.Path) -> int:
-    """Line of what a finding is about, or of the table around it."""
-    return next(lines[where[:end]] for end in range(len(where), -1, -1) if where[:end] in lines)
 
 
 def _resolved(config: PlantConfig, folder: Path) -> PlantConfig:
@@ -187,7 +169,3 @@ def _resolved(config: PlantConfig, folder: Path) -> PlantConfig:
     url = f"sqlite:///{folder / rest}" if not prefix and rest else config.sql.url
     replays = tuple(replay.model_copy(update={"file": folder / replay.file}) for replay in config.replays)
     return config.model_copy(update={"sql": Sql(url=url), "replays": replays})
-
-
-def _refused(message: str) -> ToolError:
-    return ToolError("FF-PLANT-001", message, hint="docs/plant.md lists every option of a plant file")

@@ -59,7 +59,7 @@ class HistorianServer:
         return Channel(Table(self._tables[name], self._metadata, key, time, *counters, *values), fields, self._pending)
 
     async def start(self) -> None:
-        """Connect and make the tables. Raises ToolError FF-PLANT-004."""
+        """Connect and make the tables. Raises ToolError FF-PLANT-003."""
         try:
             self._engine = create_engine(self._config.url)
             if self._engine.dialect.name == "sqlite":
@@ -76,7 +76,7 @@ class HistorianServer:
             engine.dispose()
 
     async def serve(self) -> None:
-        """Commit what was collected, again and again. Raises ToolError FF-PLANT-004 where the database is lost."""
+        """Commit what was collected, again and again. Raises ToolError FF-PLANT-003 where the database is lost."""
         while True:
             await asyncio.sleep(COMMIT_S)
             await self._commit()
@@ -94,7 +94,7 @@ class HistorianServer:
 
     def _unusable(self, error: SQLAlchemyError) -> ToolError:
         return ToolError(
-            "FF-PLANT-004",
+            "FF-PLANT-003",
             f"the historian's database does not work: {str(error).splitlines()[0]}",
             hint="check [sql] url in the plant file: folder, rights, server, user",
         )

@@ -92,7 +92,7 @@ class ModbusServer:
         return channel
 
     async def start(self) -> None:
-        """Listen. Raises ToolError FF-PLANT-003."""
+        """Listen. Raises ToolError FF-PLANT-002."""
         devices = [
             SimDevice(
                 id=self._units[name],

@@ -67,7 +67,7 @@ class OpcUaServer:
         return channel
 
     async def start(self) -> None:
-        """Build the address space and listen. Raises ToolError FF-PLANT-003."""
+        """Build the address space and listen. Raises ToolError FF-PLANT-002."""
         server = self._server = UaServer()
         await server.init()
         server.set_endpoint(self._config.endpoint)
@@ -143,7 +143,7 @@ class OpcUaServer:
 def cannot_listen(address: str, error: OSError) -> ToolError:
     """What to say where an address cannot be listened on."""
     return ToolError(
-        "FF-PLANT-003",
+        "FF-PLANT-002",
         f"the plant cannot listen on {address}: {error.strerror or error}",
         hint="another program has the port, or it needs more rights; choose a free port above 1023 in the plant file",
     )

@@ -39,13 +39,13 @@ class Stream:
 
 
 def streams(config: PlantConfig) -> list[Stream]:
-    """All machines of a plant. Raises ToolError FF-PLANT-002 where a recording cannot be read."""
+    """All machines of a plant. Raises ToolError FF-PLANT-001 where a recording cannot be read."""
     machines = [_machine(config, machine) for machine in config.machines]
     return machines + [_replay(config, replay) for replay in config.replays]
 
 
 async def run(config: PlantConfig, started: Callable[[Sequence[Stream]], None] = lambda _: None) -> None:
-    """Serve the plant until cancelled; ``started`` is called once all servers listen. Raises ToolError FF-PLANT-002 … 004."""
+    """Serve the plant until cancelled; ``started`` is called once all servers listen. Raises ToolError FF-PLANT-001 … 003."""
     machines = streams(config)
     servers = _servers(config)
     async with AsyncExitStack() as stack:

@@ -33,7 +33,7 @@ class Recording:
 def read(path: Path) -> Recording:
     """The recording in a CSV file with a header, or a Parquet file.
 
-    Raises ToolError FF-PLANT-002 where it cannot be read, lacks ``run`` or ``cycle``, or holds anything but numbers.
+    Raises ToolError FF-PLANT-001 where it cannot be read, lacks ``run`` or ``cycle``, or holds anything but numbers.
     """
     reader = duckdb.read_parquet if path.suffix == ".parquet" else duckdb.read_csv
     try:
@@ -43,7 +43,7 @@ def read(path: Path) -> Recording:
         values = np.column_stack([columns[name].astype(np.float64) for name in fields])
     except (duckdb.Error, KeyError, ValueError, TypeError) as error:
         raise ToolError(
-            "FF-PLANT-002",
+            "FF-PLANT-001",
             f"{path}: no recording: {error}",
             hint="expected a CSV file with a header or a Parquet file, with columns run, cycle and one number per field",
         ) from error

@@ -26,7 +26,7 @@ class Server(Protocol):
         ...
 
     async def start(self) -> None:
-        """Listen. Raises ToolError FF-PLANT-003 where that cannot be done."""
+        """Listen. Raises ToolError FF-PLANT-002 where that cannot be done."""
 
     async def stop(self) -> None:
         """Close. Safe twice and after a failed start."""
