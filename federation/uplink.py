@@ -63,7 +63,7 @@ class Uplink:
                 resume = False
                 backoff.reset()
             except (RefusedError, UnreachableError) as error:
-                self._lost(error)
+                self._note(error)  # whether the session is lost, the poll finds out
                 resume = True
                 await backoff.pause()
 
@@ -169,8 +169,11 @@ class Uplink:
             await self._hand_over(parcel, acks, resume=True)  # it stands elsewhere than we thought
 
     def _lost(self, error: FederationError | TrustError) -> None:
-        """The first failure is logged, repeats of it are not."""
         self.connected.clear()
+        self._note(error)
+
+    def _note(self, error: FederationError | TrustError) -> None:
+        """The first failure is logged, repeats of it are not."""
         if self._trouble != error.message:
             log.warning("aggregator not reached", reason=str(error))
             self._trouble = error.message
