@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import subprocess
+import logging
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +13,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+import structlog
 from aiohttp import web
 
 from federation.aggregate import aggregate
@@ -24,7 +25,7 @@ from federation.remote import RemoteLearner, serve
 from federation.rounds import RoundReport
 from federation.server import FederationServer, listen
 from models.learner import Description, Moments, Params, Tally, Update
-from models.parameters import encoder, scaler, shapes, trainable
+from models.parameters import scaler, shapes, trainable
 from models.schema import FieldSpec, Schema
 from models.spec import NetworkSpec, RoundsSpec, TaskSpec
 from trust import pki, tls
@@ -91,8 +92,8 @@ async def lead(options: argparse.Namespace, folder: Path) -> None:
     FederationServer(identity, trust, hub).add_routes(app)
     runner = await listen(app, "127.0.0.1", 0, tls.server_context(identity, trust))
     command = [sys.executable, __file__, "--suite", options.suite, "--port", str(runner.addresses[0][1])]
-    members = [subprocess.Popen([*command, "--folder", str(folder), "--name", name]) for name in names]
-    while set(hub.participants) != set(names):
+    members = [await asyncio.create_subprocess_exec(*command, "--folder", str(folder), "--name", n) for n in names]
+    while set(hub.participants) != set(names):  # noqa: ASYNC110 before the first round, which is not counted
         await asyncio.sleep(0.05)
 
     async def observe(report: RoundReport) -> None:
@@ -106,7 +107,7 @@ async def lead(options: argparse.Namespace, folder: Path) -> None:
         checkpoint = Checkpoint(folder / "checkpoint")
         await aggregate(spec, learners, name="cloud", layer="cloud", checkpoint=checkpoint, observe=observe)
         for member in members:
-            await asyncio.to_thread(member.wait)
+            await member.wait()
     await runner.cleanup()
     await hub.close()
 
@@ -124,8 +125,6 @@ def load(folder: Path, name: str, suite: Any) -> tuple[Identity, TrustStore]:
 
 
 if __name__ == "__main__":
-    import structlog, logging
-
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     parser = argparse.ArgumentParser()
     parser.add_argument("--suite", choices=pki.SUITES, required=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import subprocess
 import sys
 
 import aiohttp
@@ -53,10 +52,10 @@ async def serve(options: argparse.Namespace) -> None:
     await site.start()
     port = runner.addresses[0][1]
     command = [sys.executable, __file__, "--params", str(options.params), "--rounds", str(options.rounds)]
-    clients = [subprocess.Popen([*command, "--port", str(port)]) for _ in range(options.ends)]
+    clients = [await asyncio.create_subprocess_exec(*command, "--port", str(port)) for _ in range(options.ends)]
     await rounds.over.wait()
     for client in clients:
-        await asyncio.to_thread(client.wait)
+        await client.wait()
     await runner.cleanup()
 
 
