@@ -86,14 +86,20 @@ class Node:
         return self
 
     async def __aexit__(self, *error: Any) -> bool | None:
-        if self._spawned:
-            await asyncio.wait(self._spawned, timeout=LEAVING_S)
-        await self._outgoing.flushed()
-        with suppress(TimeoutError):
-            await asyncio.wait_for(self.relay.handed_over(), LEAVING_S)
+        if not any(loop.done() for loop in self._loops):  # else one of them failed, and nothing gets out any more
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LEAVING_S):
+                    await self._leave()
         for task in (*self._loops, *self._spawned):
             task.cancel()
         return await self._stack.__aexit__(*error)
+
+    async def _leave(self) -> None:
+        """See to it that what was begun is committed, and what was committed is handed over."""
+        if self._spawned:
+            await asyncio.wait(self._spawned)
+        await self._outgoing.flushed()
+        await self.relay.handed_over()
 
     def context(self, task: str) -> Context:
         """This participant's part in ``task``; the same object until it is closed."""

@@ -72,8 +72,9 @@ class World:
 
     async def everybody(self, names: Iterable[str]) -> None:
         """Wait until all these have opened a session."""
-        while not set(names) <= set(self.hub.participants):  # noqa: ASYNC110 — nothing in the product waits for it
-            await asyncio.sleep(0.01)
+        async with asyncio.timeout(30):
+            while not set(names) <= set(self.hub.participants):  # noqa: ASYNC110 — nothing in the product waits for it
+                await asyncio.sleep(0.01)
 
     def link(self, name: str, suite: SuiteName = "intl", port: int | None = None) -> Link:
         """The bare calls of the protocol in the name of one participant."""

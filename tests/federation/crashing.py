@@ -64,8 +64,9 @@ async def follow(name: str, folder: Path, ca: Path, port: int) -> None:
 
 
 async def report(folder: Path, ca: Path, port: int) -> None:
-    """A member that puts reports into its outbox, says the number of each once it is durable, and never delivers it."""
+    """A member that puts reports into its outbox, says the number of each once it is durable."""
     async with Node.member(*load(ca, "gateway-a"), f"https://127.0.0.1:{port}", folder / "gateway-a") as node:
+        await node.connected.wait()  # before it has met its aggregator, a member cannot seal anything for it
         for number in range(1000):
             large = {"trunk/0.weight": np.full((200, 200), number, dtype=np.float32)}
             await node.send("cloud", "task.report", {"number": number}, params=large)
