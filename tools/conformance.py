@@ -74,17 +74,17 @@ def _expand(id_: str) -> Iterator[str]:
 
 
 def _claims(path: Path) -> Iterator[tuple[str, list[str]]]:
-    """Each test function of a file with the clauses it, its class or its module claims."""
+    """Each test function of a file with the clauses it, its class, its module or a mark it names claims."""
+    named: dict[str, list[str]] = {}
 
     def marks(node: ast.AST) -> list[str]:
-        calls = [call for call in ast.walk(node) if isinstance(call, ast.Call)]
-        return [
-            argument.value
-            for call in calls
-            if isinstance(call.func, ast.Attribute) and call.func.attr == "clause"
-            for argument in call.args
-            if isinstance(argument, ast.Constant) and isinstance(argument.value, str)
-        ]
+        found = []
+        for part in ast.walk(node):
+            if isinstance(part, ast.Name):
+                found += named.get(part.id, [])
+            elif isinstance(part, ast.Call) and isinstance(part.func, ast.Attribute) and part.func.attr == "clause":
+                found += [str(argument.value) for argument in part.args if isinstance(argument, ast.Constant)]
+        return found
 
     def visit(body: list[ast.stmt], prefix: str, inherited: list[str]) -> Iterator[tuple[str, list[str]]]:
         for node in body:
@@ -96,10 +96,7 @@ def _claims(path: Path) -> Iterator[tuple[str, list[str]]]:
                 yield prefix + node.name, inherited + own
 
     module = ast.parse(path.read_text())
-    of_module = [
-        id_
-        for node in module.body
-        if isinstance(node, ast.Assign) and any(isinstance(t, ast.Name) and t.id == "pytestmark" for t in node.targets)
-        for id_ in marks(node.value)
-    ]
-    yield from visit(module.body, "", of_module)
+    for node in module.body:
+        if isinstance(node, ast.Assign):
+            named.update((target.id, marks(node.value)) for target in node.targets if isinstance(target, ast.Name))
+    yield from visit(module.body, "", named.get("pytestmark", []))

@@ -26,17 +26,20 @@ def test_ranges_and_lists_are_single_clauses(tmp_path: Path) -> None:
     assert ids == ["5.1", "9.3.2a", "9.3.2b", "9.3.2c", "9.3.2d", "9.3.2g", "Annex B"]
 
 
-def test_marks_of_function_class_and_module_count(tmp_path: Path) -> None:
+def test_marks_of_function_class_module_and_parameter_count(tmp_path: Path) -> None:
     source = (
         "import pytest\npytestmark = [pytest.mark.clause('5.1')]\n"
         "@pytest.mark.clause('9.3.2a')\nclass TestRights:\n"
         "    @pytest.mark.clause('9.3.2g')\n    async def test_grant(self): ...\n"
-        "def test_plain(): ...\ndef helper(): ...\n"
+        "MYSQL = pytest.mark.clause('9.3.2b')\nSERVERS = pytest.mark.parametrize('x', [pytest.param(1, marks=MYSQL)])\n"
+        "def test_plain(): ...\ndef helper(): ...\n@SERVERS\ndef test_server(x): ...\n"
     )
     tests = {clause.id: clause.tests for clause in table(project(tmp_path, source))}
-    assert tests["5.1"] == ["tests/test_x.py::TestRights::test_grant", "tests/test_x.py::test_plain"]
+    files = ["tests/test_x.py::TestRights::test_grant", "tests/test_x.py::test_plain", "tests/test_x.py::test_server"]
+    assert tests["5.1"] == files
     assert tests["9.3.2a"] == tests["9.3.2g"] == ["tests/test_x.py::TestRights::test_grant"]
-    assert tests["9.3.2b"] == []
+    assert tests["9.3.2b"] == ["tests/test_x.py::test_server"]
+    assert tests["9.3.2c"] == []
 
 
 def test_unknown_clause_is_refused_by_name(tmp_path: Path) -> None:

@@ -89,6 +89,7 @@ def test_engines_of_four_sites_are_learned_together(tmp_path: Path, data_dir: Pa
 
 
 @pytest.mark.e2e
+@pytest.mark.clause("5.2")
 @pytest.mark.clause("8.10.2")
 def test_it_serves_until_ctrl_c_and_torch_stays_out_of_the_daemons(tmp_path: Path) -> None:
     out = tmp_path / "out"
