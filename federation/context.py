@@ -57,8 +57,12 @@ class Message:
         await self._node.done(self)
 
     def done_soon(self) -> None:
-        """`done` without waiting for the disk, for what would only be asked for again after a crash."""
+        """`done` without waiting for the disk."""
         self._node.spawn(self.done())
+
+    def done_along(self) -> None:
+        """`done` in the next commit that is made anyway, for answers: after a crash before it, one asks again."""
+        self._node.done_along(self)
 
 
 class Context:

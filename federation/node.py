@@ -134,6 +134,13 @@ class Node:
         """See `Message.done`."""
         await self._settle(message, Step())
 
+    def done_along(self, message: Message) -> None:
+        """See `Message.done_along`."""
+        if not message.settled:
+            message.settled = True
+            self._outgoing.take_along(Step(handled=message))
+            self._release(message)
+
     async def forget(self, task: str) -> None:
         """See `Context.close`."""
         self._contexts.pop(task, None)
@@ -232,6 +239,9 @@ class Node:
         message.settled = True
         step.handled = message
         await self._outgoing.take(step)
+        self._release(message)
+
+    def _release(self, message: Message) -> None:
         self._unhandled.pop(message.header.id, None)
         self._handled.set()
 

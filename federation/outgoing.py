@@ -72,6 +72,10 @@ class Outgoing:
         await step.committed
         return step.id
 
+    def take_along(self, step: Step) -> None:
+        """Commit a step together with the next one that somebody waits for, or at the latest in `flushed`."""
+        self._waiting.append(step)
+
     async def run(self) -> None:
         """Commit steps until cancelled."""
         while True:
@@ -84,11 +88,14 @@ class Outgoing:
                 self._settle(steps, error)
             else:
                 self._settle(steps, None)
-            if not self._waiting:
+            if not self._wake.is_set():
                 self._idle.set()
 
     async def flushed(self) -> None:
         """Wait until all that was asked for is committed."""
+        if self._waiting:
+            self._idle.clear()
+            self._wake.set()
         await self._idle.wait()
 
     def _settle(self, steps: list[Step], error: Exception | None) -> None:

@@ -65,7 +65,7 @@ class RemoteLearner:
 
         async def open_() -> Params:
             opened = await message.params(limit, progress.reporter())
-            message.done_soon()
+            message.done_along()
             return opened or {}
 
         return Answer(update, open_)
@@ -82,7 +82,7 @@ class RemoteLearner:
 
     async def _told(self, kind: str, arguments: dict[str, Any], params: Params | None = None) -> dict[str, Any]:
         message = await self._ask(kind, arguments, params)
-        message.done_soon()
+        message.done_along()
         return message.meta
 
     async def _ask(self, kind: str, arguments: dict[str, Any], params: Params | None = None) -> Message:
@@ -95,12 +95,12 @@ class RemoteLearner:
             try:
                 while (message := await said.get()).header.kind != "reply":
                     progress.tick()
-                    message.done_soon()
+                    message.done_along()
             except asyncio.CancelledError:
                 context.abandon(self.name, name, sent)
                 raise
         if (error := message.meta.get("error")) is not None:
-            message.done_soon()
+            message.done_along()
             raise MemberError(str(error["code"]), str(error["message"]), hint=str(error["hint"]))
         return message
 
