@@ -53,27 +53,11 @@ class BlobStore:
         Raises RefusedError FF-FED-016 (409) for an offset that is not where the blob stands, FF-FED-017 (413) for too many bytes.
         """
         await self._take_over(blob)
-        stands = self.size(blob)
-        if offset != stands:
-            raise RefusedError(
-                "FF-FED-016", f"the blob stands at {stands} bytes, the upload begins at {offset}", status=409
-            )
-        if length > self._max_bytes:
-            raise self._too_large(length)
-        handle = os.open(self._path(blob), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         try:
-            async for batch in _batches(pieces):
-                stands += sum(map(len, batch))
-                if stands > length:
-                    raise self._too_large(stands, length)
-                await _whole(os.writev, handle, batch)
-            if stands == length:
-                await _whole(os.fdatasync, handle)
+            return await self._append(blob, offset, length, pieces)
         finally:
-            os.close(handle)
             if self._uploads.get(blob) is asyncio.current_task():
                 del self._uploads[blob]
-        return stands
 
     async def read(self, blob: str, start: int = 0) -> AsyncIterator[memoryview]:
         """The bytes from ``start`` on. Raises FileNotFoundError."""
@@ -130,6 +114,27 @@ class BlobStore:
         return await asyncio.to_thread(
             lambda: [path.name for path in self._folder.iterdir() if path.stat().st_mtime < limit]
         )
+
+    async def _append(self, blob: str, offset: int, length: int, pieces: AsyncIterable[bytes]) -> int:
+        stands = self.size(blob)
+        if offset != stands:
+            raise RefusedError(
+                "FF-FED-016", f"the blob stands at {stands} bytes, the upload begins at {offset}", status=409
+            )
+        if length > self._max_bytes:
+            raise self._too_large(length)
+        handle = os.open(self._path(blob), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        try:
+            async for batch in _batches(pieces):
+                stands += sum(map(len, batch))
+                if stands > length:
+                    raise self._too_large(stands, length)
+                await _whole(os.writev, handle, batch)
+            if stands == length:
+                await _whole(os.fdatasync, handle)
+        finally:
+            os.close(handle)
+        return stands
 
     async def _take_over(self, blob: str) -> None:
         task = asyncio.current_task()

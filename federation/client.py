@@ -106,14 +106,20 @@ class Link:
             return
 
     async def upload(self, blobs: BlobStore, blob: str, *, resume: bool) -> None:
-        """Bring a blob there, whole. With ``resume`` ask first how much of it has arrived already."""
-        size = blobs.size(blob)
-        offset = await self._arrived(blob) if resume else 0
-        if resume and offset >= size:
+        """Bring a blob there, whole. With ``resume`` ask first how much of it has arrived already.
+
+        Raises RefusedError FF-FED-016 (409) without ``resume``, where some of it has arrived.
+        """
+        if not resume:
+            await self._upload_from(0, blobs, blob)
             return
-        headers = {OFFSET: str(offset), LENGTH: str(size), "Content-Length": str(size - offset)}
-        async with self._call("PATCH", f"blobs/{blob}", data=blobs.read(blob, offset), headers=headers):
-            return
+        try:
+            await self._upload_from(await self._arrived(blob), blobs, blob)
+        except RefusedError as error:
+            if error.status != 409:
+                raise
+            # Bytes of the line that was cut were still being written when we asked. Our call has ended that, so now it stands still.
+            await self._upload_from(await self._arrived(blob), blobs, blob)
 
     async def download(self, blob: str) -> AsyncIterator[bytes]:
         """The bytes of a blob; where the line breaks, it goes on from there. Raises RefusedError FF-FED-013 where it is gone."""
@@ -128,6 +134,14 @@ class Link:
                         yield piece
             except UnreachableError:
                 await backoff.pause()
+
+    async def _upload_from(self, offset: int, blobs: BlobStore, blob: str) -> None:
+        size = blobs.size(blob)
+        if offset >= size:
+            return
+        headers = {OFFSET: str(offset), LENGTH: str(size), "Content-Length": str(size - offset)}
+        async with self._call("PATCH", f"blobs/{blob}", data=blobs.read(blob, offset), headers=headers):
+            return
 
     async def _arrived(self, blob: str) -> int:
         async with self._call("HEAD", f"blobs/{blob}") as response:

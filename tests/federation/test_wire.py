@@ -206,6 +206,26 @@ async def test_blobs_go_on_where_the_line_was_cut(world: World, stored: tuple[Bl
         assert len(proxy.passed) - before < 1.5 * len(data)  # what had arrived was not sent again
 
 
+async def test_bytes_that_were_still_being_written_when_we_asked_are_no_refusal(
+    world: World, link: Link, stored: tuple[BlobStore, str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blobs, name, data = stored
+
+    async def pieces() -> AsyncIterator[bytes]:
+        yield data[:1_000_000]
+
+    await world.hub.blobs.write(name, 0, len(data), pieces())
+    answers = [700_000]  # what stood there a moment before
+    real = link._arrived
+
+    async def late(blob: str) -> int:
+        return answers.pop() if answers else await real(blob)
+
+    monkeypatch.setattr(link, "_arrived", late)
+    await link.upload(blobs, name, resume=True)
+    assert b"".join([bytes(piece) async for piece in world.hub.blobs.read(name)]) == data
+
+
 async def test_an_upload_at_the_wrong_place_is_refused_with_the_right_one(
     world: World, link: Link, stored: tuple[BlobStore, str, bytes]
 ) -> None:
