@@ -207,3 +207,10 @@ def test_there_is_one_writer(tmp_path: Path) -> None:
 def test_rows_of_an_unknown_end_are_refused(tmp_path: Path) -> None:
     with Store.open(tmp_path / "store.db") as store, pytest.raises(StoreError, match='no end "m9"'):
         store.features("m9")
+
+
+def test_an_end_that_nothing_is_prepared_for_has_no_newest_rows(tmp_path: Path) -> None:
+    with Store.open(tmp_path / "store.db") as store:
+        assert len(store.latest("m9", 3).time) == 0
+        store.declare("m9", RECIPE)
+        assert store.latest("m9", 3).x.shape == (0, 2)
