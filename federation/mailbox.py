@@ -135,7 +135,7 @@ class Mailbox:
                     status=507,
                 )
         known = tables.dialect_insert(connection, _messages).on_conflict_do_nothing(index_elements=["id"])
-        return connection.execute(known, rows).rowcount
+        return len(connection.scalars(known.returning(_messages.c.cursor), rows).all())
 
 
 def remove(connection: Connection, recipient: str, cursors: Collection[int]) -> list[str]:

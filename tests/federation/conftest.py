@@ -83,9 +83,11 @@ class World:
 
 
 @asynccontextmanager
-async def aggregating(ca: Path, folder: Path, limits: Limits | None = None) -> AsyncIterator[World]:
-    """An aggregator with its database and blobs in ``folder``, listening in both suites."""
-    engine = connect(f"sqlite:///{folder / 'hub.db'}")
+async def aggregating(
+    ca: Path, folder: Path, limits: Limits | None = None, database: str | None = None
+) -> AsyncIterator[World]:
+    """An aggregator with its blobs in ``folder``, and its database too where no URL is given, listening in both suites."""
+    engine = connect(database or f"sqlite:///{folder / 'hub.db'}")
     hub = Hub.create(engine, folder / "blobs")
     world = World(ca, folder, hub, {})
     async with AsyncExitStack() as stack:
