@@ -194,10 +194,13 @@ class Store:
 
     def latest(self, end: str, n: int) -> Rows:
         """The newest ``n`` feature rows of an end, or as many as there are: none before its preparation has begun."""
-        if not self._select("SELECT 1 FROM ends WHERE name = ?", (end,)):
+        try:
+            return self._rows(end, n, None)
+        except StoreError as error:
+            if error.code != "FF-STORE-005":
+                raise
             none = _none(0)
             return Rows(time=none.time, x=none.x, group=none.group, label=none.label)
-        return self._rows(end, n, None)
 
     # result layer
 
