@@ -3,7 +3,8 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 PACKAGES := cli common connectors coordinator federation gateway models privacy tools trust
-DEBIAN := mariadb-server postgresql libmodbus-dev gcc nodejs npm iproute2 openssl libgcrypt20
+DEBIAN := mariadb-server postgresql libmodbus-dev gcc nodejs npm iproute2 nftables openssl libgcrypt20 \
+          mosquitto nginx-light tinyproxy dpkg-dev systemd
 ARGS ?=
 
 .DEFAULT_GOAL := help

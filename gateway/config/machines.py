@@ -1,120 +1,16 @@
-"""What a gateway can be told: the one declaration that gives the parser, the checks, the sample and the documentation.
-
-`gateway.configfile` reads these models from TOML and adds file and line to every complaint; `gateway.checks` holds what no single
-section can know (references, units). The sections of sources belong to their connectors (`connectors.registry`).
-"""
+"""What is learned from: clusters, the fields of their rows, and the ends."""
 
 from __future__ import annotations
 
-import ipaddress
-from pathlib import Path
-from typing import Annotated, Literal, Self, TypeVar
-from urllib.parse import urlsplit
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-from connectors.contract import Name, SourceConfig
-from connectors.options import LocalFile
+from connectors.contract import Name
+from gateway.config.section import Section, named
 from models.schema import FieldSpec, Schema
 
 TagReference = Annotated[str, Field(pattern=r"^[^/]+/[^/]+$")]
-
-
-class Section(BaseModel):
-    """A table of the file: an option it does not know is an error, never ignored."""
-
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, validate_by_name=True, validate_by_alias=True, validate_default=True
-    )
-
-
-class Gateway(Section):
-    """Who this gateway is and where it keeps its data."""
-
-    name: Name = Field(description="Name of this gateway, as in its certificate.")
-    data_dir: LocalFile = Field(
-        default=Path("data"), description="Folder for store, outbox and models; relative to this file."
-    )
-
-    @property
-    def store(self) -> Path:
-        """The file of the feature store."""
-        return self.data_dir / "store.db"
-
-
-class Trust(Section):
-    """Keys and certificates (`fedfab pki` makes them)."""
-
-    identity: LocalFile = Field(
-        default=Path("identity"),
-        description="Folder with this gateway's key and certificate and the CA's certificate; relative to this file.",
-    )
-    suite: Literal["gm", "intl"] = Field(
-        default="gm", description="gm: SM2, SM3, SM4. intl: P-256, SHA-256, AES. Both ends must agree."
-    )
-
-
-class Coordinator(Section):
-    """The aggregator this gateway is a member of. Without this section the gateway learns its clusters alone."""
-
-    url: str = Field(description="Where it listens: https://host:port. Plain http is for loopback only.")
-
-    @model_validator(mode="after")
-    def _encrypted(self) -> Self:
-        parts = urlsplit(self.url)
-        if parts.scheme not in ("https", "http") or not parts.hostname:
-            raise ValueError(f'expected a URL such as "https://cloud.example:8443", got "{self.url}"')
-        if parts.scheme == "http" and not is_loopback(parts.hostname):
-            raise ValueError(f'expected https, because {parts.hostname} is not this machine, got "{self.url}"')
-        return self
-
-
-class Inference(Section):
-    """On-line predictions by the Open Inference Protocol."""
-
-    listen: str = Field(
-        default="127.0.0.1:8080",
-        pattern=r"^(\[[0-9A-Fa-f:]+\]|[^:\[\]]+):\d{1,5}$",
-        description="host:port. Any host but loopback needs certificate and key.",
-    )
-    certificate: LocalFile | None = Field(default=None, description="PEM file with the server's certificate chain.")
-    key: LocalFile | None = Field(default=None, description="PEM file with its private key, mode 0600.")
-    stale_after_s: float | None = Field(
-        default=None,
-        gt=0,
-        description="No prediction from a stored window whose newest row is older; default: any age.",
-    )
-
-    @property
-    def host(self) -> str:
-        """Host to listen on, without brackets."""
-        return self.listen.rpartition(":")[0].strip("[]")
-
-    @property
-    def port(self) -> int:
-        """Port to listen on; 0 asks for a free one."""
-        return int(self.listen.rpartition(":")[2])
-
-    @model_validator(mode="after")
-    def _encrypted(self) -> Self:
-        if (self.certificate is None) != (self.key is None):
-            raise ValueError("certificate and key come together: give both or neither")
-        if self.certificate is None and not is_loopback(self.host):
-            raise ValueError(f'"{self.listen}" is not loopback, so certificate and key are required')
-        return self
-
-
-class Workers(Section):
-    """Processes that train; torch lives there and nowhere else."""
-
-    processes: int = Field(default=1, ge=1, le=64, description="How many ends train at the same time.")
-
-
-class Log(Section):
-    """What goes to standard error."""
-
-    level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="The least that is shown.")
-    style: Literal["text", "json"] = Field(default="text", description="Lines for a person, or JSON for a machine.")
 
 
 class RowRule(Section):
@@ -227,7 +123,7 @@ class Cluster(Section):
 
     def field(self, name: str) -> ClusterField:
         """The field of this name. Raises KeyError."""
-        return _named(self.fields, name)
+        return named(self.fields, name)
 
     @property
     def features(self) -> tuple[ClusterField, ...]:
@@ -253,57 +149,3 @@ class End(Section):
     name: Name = Field(description="Name of the end, unique within the gateway.")
     cluster: str = Field(description="The cluster it belongs to.")
     tags: dict[str, TagReference] = Field(description='For each field of the cluster: "source/tag".')
-
-
-class Config(Section):
-    """The whole configuration of one gateway."""
-
-    gateway: Gateway
-    trust: Trust | None = None
-    coordinator: Coordinator | None = None
-    inference: Inference = Field(default_factory=Inference)
-    workers: Workers = Field(default_factory=Workers)
-    log: Log = Field(default_factory=Log)
-    sources: tuple[SourceConfig, ...] = Field(default=(), alias="source")
-    clusters: tuple[Cluster, ...] = Field(default=(), alias="cluster")
-    ends: tuple[End, ...] = Field(default=(), alias="end")
-
-    def source(self, name: str) -> SourceConfig:
-        """The source of this name. Raises KeyError."""
-        return _named(self.sources, name)
-
-    def cluster(self, name: str) -> Cluster:
-        """The cluster of this name. Raises KeyError."""
-        return _named(self.clusters, name)
-
-    def end(self, name: str) -> End:
-        """The end of this name. Raises KeyError."""
-        return _named(self.ends, name)
-
-    def ends_of(self, cluster: str) -> tuple[End, ...]:
-        """Ends of a cluster, in the order of the file."""
-        return tuple(end for end in self.ends if end.cluster == cluster)
-
-    def schema_of(self, cluster: str) -> Schema:
-        """Schema of a cluster: its features and its label. Raises KeyError."""
-        return self.cluster(cluster).row_schema
-
-
-def is_loopback(host: str) -> bool:
-    """Whether this host can only be reached from this machine."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-_Item = TypeVar("_Item", SourceConfig, ClusterField, Cluster, End)
-
-
-def _named(items: tuple[_Item, ...], name: str) -> _Item:
-    for item in items:
-        if item.name == name:
-            return item
-    raise KeyError(name)

@@ -1,0 +1,66 @@
+"""What a gateway can be told: the one declaration that gives the parser, the checks, the sample and the documentation.
+
+`gateway.configfile` reads these models from TOML and adds file and line to every complaint; `gateway.checks` holds what no single
+section can know (references, units). The sections of sources belong to their connectors (`connectors.registry`).
+"""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from connectors.contract import SourceConfig
+from gateway.config.inference import Inference
+from gateway.config.machines import Cluster, ClusterField, End, Label, RowRule
+from gateway.config.member import Coordinator, Trust
+from gateway.config.process import Gateway, Log, Workers
+from gateway.config.section import Section, named
+from models.schema import Schema
+
+__all__ = [
+    "Cluster",
+    "ClusterField",
+    "Config",
+    "Coordinator",
+    "End",
+    "Gateway",
+    "Inference",
+    "Label",
+    "Log",
+    "RowRule",
+    "Trust",
+    "Workers",
+]
+
+
+class Config(Section):
+    """The whole configuration of one gateway."""
+
+    gateway: Gateway
+    trust: Trust | None = None
+    coordinator: Coordinator | None = None
+    inference: Inference = Field(default_factory=Inference)
+    workers: Workers = Field(default_factory=Workers)
+    log: Log = Field(default_factory=Log)
+    sources: tuple[SourceConfig, ...] = Field(default=(), alias="source")
+    clusters: tuple[Cluster, ...] = Field(default=(), alias="cluster")
+    ends: tuple[End, ...] = Field(default=(), alias="end")
+
+    def source(self, name: str) -> SourceConfig:
+        """The source of this name. Raises KeyError."""
+        return named(self.sources, name)
+
+    def cluster(self, name: str) -> Cluster:
+        """The cluster of this name. Raises KeyError."""
+        return named(self.clusters, name)
+
+    def end(self, name: str) -> End:
+        """The end of this name. Raises KeyError."""
+        return named(self.ends, name)
+
+    def ends_of(self, cluster: str) -> tuple[End, ...]:
+        """Ends of a cluster, in the order of the file."""
+        return tuple(end for end in self.ends if end.cluster == cluster)
+
+    def schema_of(self, cluster: str) -> Schema:
+        """Schema of a cluster: its features and its label. Raises KeyError."""
+        return self.cluster(cluster).row_schema

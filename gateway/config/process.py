@@ -1,0 +1,39 @@
+"""The gateway as a process: its name and folder, its workers, its log."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from connectors.contract import Name
+from connectors.options import LocalFile
+from gateway.config.section import Section
+
+
+class Gateway(Section):
+    """Who this gateway is and where it keeps its data."""
+
+    name: Name = Field(description="Name of this gateway, as in its certificate.")
+    data_dir: LocalFile = Field(
+        default=Path("data"), description="Folder for store, outbox and models; relative to this file."
+    )
+
+    @property
+    def store(self) -> Path:
+        """The file of the feature store."""
+        return self.data_dir / "store.db"
+
+
+class Workers(Section):
+    """Processes that train; torch lives there and nowhere else."""
+
+    processes: int = Field(default=1, ge=1, le=64, description="How many ends train at the same time.")
+
+
+class Log(Section):
+    """What goes to standard error."""
+
+    level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="The least that is shown.")
+    style: Literal["text", "json"] = Field(default="text", description="Lines for a person, or JSON for a machine.")
