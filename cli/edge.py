@@ -11,7 +11,7 @@ from rich.table import Table
 
 if TYPE_CHECKING:
     from federation.rounds import RoundReport
-    from gateway.modelstore import ModelStore
+    from gateway.modelstore import Evidence, ModelStore
 
 model = typer.Typer(no_args_is_help=True)
 
@@ -121,15 +121,17 @@ def list_models(config: ConfigFile = DEFAULT_CONFIG) -> None:
                     "version": version,
                     "in use": "yes" if in_use and in_use.version == version else "",
                     "made": evidence.created.astimezone().strftime("%Y-%m-%d %H:%M"),
-                    "task": evidence.task_id,
-                    "metrics": "\n".join(
-                        f"{end}: " + ", ".join(f"{metric} {value:.4g}" for metric, value in metrics.items())
-                        for end, metrics in evidence.metrics.items()
-                    ),
+                    "validation": _spread(evidence),
                     "verdict": evidence.verdict,
                 }
             )
-    _table(Console(), "models", ("model", "version", "in use", "made", "task", "metrics", "verdict"), rows)
+    _table(Console(), "models", ("model", "version", "in use", "made", "validation", "verdict"), rows)
+
+
+@model.command()
+def show(name: ModelName, version: Annotated[int, typer.Argument()], config: ConfigFile = DEFAULT_CONFIG) -> None:
+    """The whole evidence of a version: its task, data, settings, metrics of each end, and the verdict."""
+    Console().print_json(_models(config).evidence(name, version).model_dump_json())
 
 
 @model.command()
@@ -157,6 +159,17 @@ def _models(config: Path) -> ModelStore:
     return ModelStore(load(config).gateway.data_dir / "models")
 
 
+def _spread(evidence: Evidence) -> str:
+    """The task's own metric over the ends, from the best to the worst."""
+    from models.metrics import primary
+
+    metric, _ = primary(evidence.spec)
+    reached = sorted(metrics[metric] for metrics in evidence.metrics.values() if metric in metrics)
+    if not reached:
+        return ""
+    return f"{metric} {reached[0]:.4g}" + (f" … {reached[-1]:.4g}" if len(reached) > 1 else "")
+
+
 def _result(console: Console, name: str, result: dict[str, Any]) -> None:
     if error := result.get("error"):
         console.print(f"[bold red]{name}[/] {error['code']}: ", end="")
@@ -170,7 +183,9 @@ def _result(console: Console, name: str, result: dict[str, Any]) -> None:
 
 
 def _table(console: Console, title: str, columns: tuple[str, ...], rows: list[dict[str, Any]]) -> None:
-    table = Table(*columns, title=title)
+    table = Table(title=title)
+    for column in columns:
+        table.add_column(column, no_wrap=column in ("model", "name"))
     for row in rows:
         table.add_row(*("" if row[column] is None else str(row[column]) for column in columns))
     console.print(table)

@@ -13,6 +13,7 @@ from rich.table import Table
 from cli import edge
 
 if TYPE_CHECKING:
+    from connectors.contract import Sample
     from gateway.config import Config
     from gateway.probe import Reading
 
@@ -22,6 +23,7 @@ app.add_typer(config_app, name="config", help="The configuration file explained.
 
 ConfigFile = Annotated[Path, typer.Option("--config", "-c", help="The gateway's TOML file.")]
 DEFAULT_CONFIG = Path("gateway.toml")
+DAY_S = 86_400
 
 
 @app.command()
@@ -132,26 +134,33 @@ def _summary(console: Console, config: Config) -> None:
 
 
 def _readings(console: Console, readings: list[Reading]) -> None:
-    table = Table(
-        "source", "tag", "value", "unit", "quality", "source time", "gateway time", title="one reading of every tag"
-    )
-    for reading in readings:
-        units = reading.source.tag_units()
-        for sample in reading.samples:
-            value = "" if sample.value is None else str(sample.value)
-            quality = sample.quality.name.lower()
-            times = (_time(sample.source_time), _time(sample.gateway_time))
-            table.add_row(reading.source.name, sample.tag, value, units.get(sample.tag, ""), quality, *times)
-    console.print(table)
     for reading in readings:
         if reading.error:
             console.print(f"[bold red]{reading.source.name}[/] does not answer: ", end="")
             console.print(reading.error, markup=False, highlight=False)
+            continue
+        units = reading.source.tag_units()
+        table = Table(title=f"{reading.source.name}: one reading of every tag")
+        for heading in ("tag", "value", "unit", "quality", "source time (UTC)", "age"):
+            table.add_column(heading, overflow="fold", justify="right" if heading in ("value", "age") else "left")
+        for sample in reading.samples:
+            age_s = (sample.gateway_time - sample.source_time) / 1e9
+            time = datetime.fromtimestamp(sample.source_time / 1e9, UTC)
+            shown = time.strftime("%H:%M:%S.%f" if abs(age_s) < DAY_S else "%Y-%m-%d %H:%M:%S.%f")[:-3]
+            quality, unit = sample.quality.name.lower(), units.get(sample.tag, "")
+            table.add_row(sample.tag, _value(sample), unit, quality, shown, f"{age_s:.3f} s")
+        console.print(table)
 
 
 def _with_unit(name: str, unit: str) -> str:
     return f"{name} ({unit})" if unit else name
 
 
-def _time(nanoseconds: int) -> str:
-    return datetime.fromtimestamp(nanoseconds / 1e9, UTC).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
+def _value(sample: Sample) -> str:
+    match sample.value:
+        case None:
+            return ""
+        case float(number):
+            return f"{number:.6g}"
+        case other:
+            return str(other)
