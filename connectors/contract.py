@@ -51,8 +51,10 @@ async def _nothing() -> None:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What one `read` brought. ``cursor`` (opaque to all but its connector) is stored with the samples in one transaction and
-    handed to `start` after a restart; ``acknowledge`` is awaited once they are durable."""
+    """What one `read` brought: a list, or where thousands come at a time a `connectors.samples.SampleBlock`.
+
+    ``cursor`` (opaque to all but its connector) is stored with the samples in one transaction and handed to `start` after a restart;
+    ``acknowledge`` is awaited once they are durable."""
 
     samples: Sequence[Sample]
     cursor: str | None = None
