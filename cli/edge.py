@@ -43,12 +43,14 @@ def train(
 
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+    from common.log import configure
     from federation.taskfile import load_task
     from gateway import alone
     from gateway.configfile import load
     from models.spec import TaskSpec
 
     loaded = load(config)
+    configure("warning", loaded.log.style)  # the bars tell the rest
     spec = load_task(task)
     if layer is not None:
         spec = TaskSpec.model_validate(spec.model_dump() | {"layer": layer})
@@ -175,9 +177,9 @@ def _result(console: Console, name: str, result: dict[str, Any]) -> None:
         console.print(f"[bold red]{name}[/] {error['code']}: ", end="")
         console.print(error["message"], markup=False, highlight=False)
         return
-    end = "converged" if result["converged"] else "all rounds done"
+    end = "converged" if result["converged"] else "all done"
     console.print(
-        f"[bold]{name}[/] version {result['version']}: {result['verdict']} ({end} after {result['rounds']})",
+        f"[bold]{name}[/] version {result['version']}: {result['verdict']} · {result['rounds']} rounds, {end}",
         highlight=False,
     )
 

@@ -115,15 +115,15 @@ def schema() -> None:
 def _summary(console: Console, config: Config) -> None:
     parent = config.coordinator.url if config.coordinator else "none, learns alone"
     suite = config.trust.suite if config.trust else "none"
-    console.print(
-        f"gateway [bold]{config.gateway.name}[/] · coordinator: {parent} · suite: {suite} · inference: {config.inference.listen}",
-        highlight=False,
-    )
+    console.print(f"gateway [bold]{config.gateway.name}[/] · inference: {config.inference.listen}", highlight=False)
+    console.print(f"coordinator: {parent} · suite: {suite}", highlight=False)
     table = Table("source", "type", "tags", title="sources")
     for source in config.sources:
         off = "" if source.enabled else " (not enabled)"
         table.add_row(source.name + off, source.type, str(len(source.tag_names())))
     console.print(table)
+    if not config.clusters:
+        return
     table = Table("cluster", "features", "label", "ends", "schema", title="clusters")
     for cluster in config.clusters:
         shape = cluster.row_schema
