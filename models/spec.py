@@ -68,11 +68,31 @@ class RoundsSpec(_Section):
         description="Relative gain of the validation loss that still counts as progress; 0: never stop early.",
     )
     patience: int = Field(default=5, ge=1, description="Rounds without progress before the task has converged.")
-    quorum: float = Field(default=1.0, gt=0.0, le=1.0, description="Share of the members that must answer a round.")
+    fraction: float = Field(
+        default=1.0,
+        gt=0.0,
+        le=1.0,
+        description="Share of the members asked in each round, whoever was asked least first, ties drawn from the seed; "
+        "members are the gateways of layer cloud, the ends of layer cluster.",
+    )
+    quorum: float = Field(
+        default=1.0, gt=0.0, le=1.0, description="Share of the members asked that must answer a round."
+    )
     deadline_s: float = Field(
         default=120.0,
         gt=0.0,
-        description="Seconds without any progress of a member before the round goes on without it.",
+        description="Seconds without any progress of a member before the round goes on without it, if the quorum can spare it.",
+    )
+    wait_s: float = Field(
+        default=3600.0,
+        ge=0.0,
+        description="Seconds beyond the deadline that a round waits for silent members its quorum needs, before the task fails.",
+    )
+    autonomy_s: float = Field(
+        default=300.0,
+        ge=0.0,
+        description="Seconds without the coordinator after which a gateway trains on by itself, until the coordinator is back; "
+        "0: it waits.",
     )
 
 
