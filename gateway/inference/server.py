@@ -8,7 +8,7 @@ import ssl
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from importlib.metadata import version
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import orjson
@@ -35,6 +35,11 @@ STOP_S = 5.0
 Latest = Callable[[str, int], Rows]
 """``latest(end, n)``: the newest n feature rows of an end, oldest first."""
 
+Right = Literal["infer", "status", "metrics", "control"]
+"""What a client may do: ask for predictions, see the gateway's state, scrape its metrics, or everything that changes something."""
+
+Page = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+
 
 class InferenceServer:
     """Predictions over HTTP. Needs a model store with models in use; the ends are those of the configuration, by name."""
@@ -56,6 +61,10 @@ class InferenceServer:
         self.status = status
         self.stale_after_s = stale_after_s
         self._runner = web.AppRunner(self.app(), handle_signals=False, access_log=None, shutdown_timeout=STOP_S)
+
+    def page(self, path: str, right: Right, answer: Page) -> None:
+        """Also answer ``GET path`` by ``answer``, for clients that have this right. Call it before `start`."""
+        self._runner.app.router.add_get(path, answer)
 
     def app(self) -> web.Application:
         """The routes, for `start` or for a test client."""
