@@ -63,12 +63,20 @@ class OpcUaServer:
         """Change every one of the ``tags`` variables Tag0, Tag1, ... once."""
         self._command({"sweep": value})
 
+    def run(self, rate: int) -> None:
+        """From now on ``rate`` changes a second, of Tag0, Tag1, ... in turn: to -1 each, then to -2 each, and so on."""
+        self._command({"run": rate})
+
+    def halt(self) -> int:
+        """End `run`. How many changes there were."""
+        return int(self._command({"halt": True}))
+
     def set_status(self, name: str, status: str) -> None:
         self._command({"set": name, "status": status})
 
-    def _command(self, command: Mapping[str, object]) -> None:
+    def _command(self, command: Mapping[str, object]) -> str:
         assert self._process is not None
-        self._process.ask(json.dumps(command))
+        return self._process.ask(json.dumps(command))
 
     def _identity(self) -> dict[str, str]:
         if not self.certificate.exists():

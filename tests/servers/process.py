@@ -17,6 +17,11 @@ class LineServer:
         )
         self.expect("ready")
 
+    @property
+    def pid(self) -> int:
+        """Of the process."""
+        return self._process.pid
+
     def ask(self, line: str) -> str:
         """Send a command; the answer."""
         assert self._process.stdin is not None

@@ -3,9 +3,14 @@
 // Says "ready" on stdout, then obeys one JSON command a line on stdin and answers "ok":
 //   {"set": NAME, "values": [..]}          one change for each value
 //   {"sweep": X}                           one change of every variable Tag0 ... (there are "tags" of them)
+//   {"run": RATE}                          from now on RATE changes a second, of Tag0, Tag1, ... in turn: -1 each, then -2 each, ...
+//   {"halt": true}                         no more of them; answers with how many there were
 //   {"set": NAME, "status": "BadSensorFailure" | "UncertainLastUsableValue" | "Good"}
 const { OPCUAServer, OPCUACertificateManager, Variant, DataType, StatusCodes, VariantArrayType, SecurityPolicy,
         MessageSecurityMode } = require("node-opcua");
+
+const say = (answer) => process.stdout.write(`${answer}\n`);
+console.log = console.error;  // what node-opcua tells on its own is no answer
 
 async function main(options) {
   const secure = options.secure;
@@ -49,14 +54,34 @@ async function main(options) {
   for (let i = 0; i < (options.tags || 0); i++) add(`Tag${i}`, DataType.Double, i);
 
   await server.start();
-  console.log("ready");
+  say("ready");
   const tick = require("util").promisify(setImmediate);
+  let changed = 0, timer = null;
+  function run(rate) {
+    const started = Date.now() - 1000 * changed / rate;
+    timer = setInterval(() => {
+      for (const due = Math.floor(rate * (Date.now() - started) / 1000); changed < due; changed++) {
+        const value = -1 - Math.floor(changed / options.tags);
+        variables[`Tag${changed % options.tags}`].setValueFromSource(new Variant({ dataType: DataType.Double, value }));
+      }
+    }, 20);
+  }
   for await (const line of require("readline").createInterface({ input: process.stdin })) {
     const command = JSON.parse(line);
     if (command.sweep) {
       for (let i = 0; i < options.tags; i++)
         variables[`Tag${i}`].setValueFromSource(new Variant({ dataType: DataType.Double, value: command.sweep + i }));
-      console.log("ok");
+      say("ok");
+      continue;
+    }
+    if (command.run) {
+      run(command.run);
+      say("ok");
+      continue;
+    }
+    if (command.halt) {
+      clearInterval(timer);
+      say(changed);
       continue;
     }
     const node = variables[command.set];
@@ -65,7 +90,7 @@ async function main(options) {
       await tick();  // node-opcua looks at a variable once a turn of its loop
     }
     if (command.status) node.setValueFromSource(node.readValue().value, StatusCodes[command.status]);
-    console.log("ok");
+    say("ok");
   }
   process.exit(0);
 }
