@@ -11,7 +11,12 @@ from pydantic import BaseModel, ValidationError
 
 Location = tuple[str | int, ...]
 
+_HIDDEN = "a value that is not shown"
 _SECRET = re.compile(r"password|secret|token|passphrase", re.IGNORECASE)
+
+
+class HiddenValueError(ValueError):
+    """What a validator raises for a value that no message may repeat."""
 
 
 class Finding(NamedTuple):
@@ -51,6 +56,8 @@ def _finding(model: type[BaseModel], detail: Mapping[str, Any]) -> Finding:
     message: str = detail["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
     message = message.removeprefix("String should ").removeprefix("Tuple should ")
     got = _shown(option, detail["input"])
+    if isinstance(detail.get("ctx", {}).get("error"), HiddenValueError):
+        got = _HIDDEN
     match detail["type"]:
         case "extra_forbidden":
             known = _options(model, where[:-1])
@@ -71,7 +78,7 @@ def _finding(model: type[BaseModel], detail: Mapping[str, Any]) -> Finding:
 
 def _shown(option: str, value: object) -> str:
     if _SECRET.search(option):
-        return "a value that is not shown"
+        return _HIDDEN
     if isinstance(value, Mapping):
         return "a table"
     if isinstance(value, Sequence) and not isinstance(value, str):

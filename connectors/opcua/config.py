@@ -8,9 +8,9 @@ from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from common.options import Address, LocalFile
+from common.secret import Secret
 from connectors.contract import SourceConfig, TagConfig
-from connectors.options import Address, LocalFile
-from connectors.secrets import Secret
 
 Security = Literal["None", "Basic256Sha256", "Aes256Sha256RsaPss"]
 
@@ -96,7 +96,9 @@ class OpcUaConfig(SourceConfig):
         default=None, description="The server's certificate, .der or .pem: the gateway talks to no other."
     )
     user: str = Field(default="", description="User name; empty: anonymous.")
-    password: Secret | None = Field(default=None, description='Of the user: { file = "..." } or { env = "NAME" }.')
+    password: Secret | None = Field(
+        default=None, description='Of the user: { file = "..." }, { credential = "NAME" } or { env = "NAME" }.'
+    )
     allow_plain_password: bool = Field(
         default=False,
         description="Accept that the password may cross the network unencrypted where security is 'None'.",

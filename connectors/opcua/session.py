@@ -22,6 +22,7 @@ from asyncua.ua.object_ids import ObjectIds
 from asyncua.ua.uaerrors import UaError
 from cryptography import x509
 
+from connectors import secrets
 from connectors.errors import ConnectorConfigError, ConnectorError
 from connectors.opcua.config import OpcUaConfig, OpcUaTag
 
@@ -44,7 +45,7 @@ async def connect(config: OpcUaConfig, client: Client) -> None:
     await _secure(config, client)
     if config.user and config.password is not None:
         client.set_user(config.user)
-        client.set_password(config.password.value())
+        client.set_password(secrets.read(config.password))
     try:
         await client.connect()
     except (OSError, TimeoutError) as error:

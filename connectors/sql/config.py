@@ -7,9 +7,9 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import Field, field_validator, model_validator
 
+from common.options import Address
+from common.secret import Secret
 from connectors.contract import SourceConfig, TagConfig
-from connectors.options import Address
-from connectors.secrets import Secret
 
 DRIVERS = ("sqlite", "postgresql+psycopg", "mysql+pymysql", "mariadb+pymysql")
 """Databases with a tested driver, as they begin a URL."""
@@ -33,7 +33,9 @@ class SqlConfig(SourceConfig):
         description="Where: 'sqlite:////var/plant.db', 'postgresql+psycopg://reader@host/db', 'mysql+pymysql://reader@host/db'. "
         "Never with a password."
     )
-    password: Secret | None = Field(default=None, description='Of the user: { file = "..." } or { env = "NAME" }.')
+    password: Secret | None = Field(
+        default=None, description='Of the user: { file = "..." }, { credential = "NAME" } or { env = "NAME" }.'
+    )
     table: str = Field(default="", description="Table or view to read, 'name' or 'schema.name'.")
     query: str = Field(
         default="", description="Instead of table: a SELECT, without ORDER BY, LIMIT or final semicolon."

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
+from connectors import secrets
 from connectors.errors import ConnectorConfigError, ConnectorError
 from connectors.sql.config import SqlConfig
 from connectors.sql.rows import Cursor, Row, whole_ties
@@ -34,7 +35,7 @@ class Database:
 
     def connect(self) -> None:
         """Connect read-only, with a time limit on every statement, and check that all columns are there."""
-        password = self._config.password.value() if self._config.password else None
+        password = secrets.read(self._config.password) if self._config.password else None
         url = sa.make_url(self._config.url)
         if password is not None:
             url = url.set(password=password)

@@ -194,6 +194,7 @@ def secure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpcUaServer]:
     make_certificate(folder, "gateway", "urn:fedfab:gateway-a")
     make_certificate(folder, "stranger", "urn:fedfab:stranger")
     (folder / "password").write_text("s3cret-of-anna\n")
+    (folder / "password").chmod(0o600)
     with OpcUaServer(
         folder, secure=True, users={"anna": "s3cret-of-anna"}, trusted=(folder / "gateway.der",)
     ) as server:
@@ -239,6 +240,7 @@ async def test_a_wrong_password_is_refused_and_never_shown(
 ) -> None:
     caplog.set_level("DEBUG")
     (secure.folder / "wrong").write_text("not-the-passw0rd")
+    (secure.folder / "wrong").chmod(0o600)
     press = connector(secure, **options(secure, password={"file": secure.folder / "wrong"}))
     with pytest.raises(ConnectorError, match="FF-OPCUA-002") as refused:
         await press.start(None)

@@ -84,6 +84,7 @@ def server(request: pytest.FixtureRequest) -> Server:
 def password(tmp_path: Path) -> dict[str, str]:
     file = tmp_path / "password"
     file.write_text(PASSWORD + "\n")
+    file.chmod(0o600)
     return {"file": str(file)}
 
 
