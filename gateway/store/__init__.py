@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gateway.store.labels import Labelling
-from gateway.store.records import Progress, RawBlock, Recipe, Result
+from gateway.store.records import Progress, RawBatch, RawBlock, Recipe, Result
 from gateway.store.store import Store
 
-__all__ = ["Labelling", "Progress", "RawBlock", "Recipe", "Result", "Store"]
+__all__ = ["Labelling", "Progress", "RawBatch", "RawBlock", "Recipe", "Result", "Store"]

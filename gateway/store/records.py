@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
+from connectors.contract import Sample
 from gateway.blocks import FeatureBlock, SampleBlock
 from gateway.errors import StoreError
 from gateway.store.codec import decode_samples
@@ -41,6 +42,14 @@ class Stored:
             f"block {self.number} of the {self.layer} layer is damaged: {problem}",
             hint="features are made again by `fedfab gateway rebuild`; a raw block is lost: check the disk",
         )
+
+
+class RawBatch(NamedTuple):
+    """A batch on its way into the raw layer: never empty; ``cursor`` None leaves the source's cursor as it is."""
+
+    source: str
+    samples: Sequence[Sample]
+    cursor: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
