@@ -33,6 +33,16 @@ Metrics = Mapping[str, Mapping[str, float]]
 """Validation metrics of each end, by name of the end; one that its hold-out does not define is absent."""
 
 
+class Spread(BaseModel):
+    """How the values of one input field lay in training, in its unit."""
+
+    model_config = ConfigDict(frozen=True)
+
+    mean: float
+    std: float
+    """Population standard deviation; 1 where the field was constant."""
+
+
 class Draft(BaseModel):
     """What is known of a model before it has a version."""
 
@@ -47,6 +57,8 @@ class Draft(BaseModel):
     params_digest: str
     """SHA-256 of the parameters it was exported from."""
     metrics: Metrics
+    inputs: Mapping[str, Spread] = {}
+    """Of each field, over the training windows of all who took part; versions made before this was kept have none."""
     parent: int | None = None
     """Version in use when this one was made, validated on the same hold-out; None for the first."""
     parent_metrics: Metrics = {}

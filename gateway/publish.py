@@ -9,11 +9,12 @@ from collections.abc import Sequence
 import structlog
 
 from gateway.ends import EndLearner
-from gateway.modelstore import Draft, Evidence, ModelStore
+from gateway.modelstore import Draft, Evidence, ModelStore, Spread
 from gateway.workers import WorkerPool
 from models.learner import Params
 from models.metrics import metrics
-from models.parameters import digest, held
+from models.parameters import digest, held, scaler
+from models.schema import Schema
 from models.spec import TaskSpec
 from models.verdict import losses
 
@@ -53,6 +54,7 @@ async def publish(
         data_schema=first.schema,
         params_digest=digest(params),
         metrics=found,
+        inputs=_spreads(params, first.schema),
         parent=parent,
         parent_metrics=before,
         promoted=reason is None,
@@ -86,6 +88,14 @@ async def _parent(models: ModelStore, name: str, ends: Sequence[EndLearner]) -> 
 async def _validate(model: bytes, spec: TaskSpec, ends: Sequence[EndLearner]) -> ByEnd:
     tallies = await asyncio.gather(*(end.validate(model, spec) for end in ends))
     return {end.name: metrics(spec, tally) for end, tally in zip(ends, tallies, strict=True)}
+
+
+def _spreads(params: Params, schema: Schema) -> dict[str, Spread]:
+    scope = scaler(schema)
+    means, stds = params[f"{scope}/mean"].tolist(), params[f"{scope}/std"].tolist()
+    return {
+        field.name: Spread(mean=mean, std=std) for field, mean, std in zip(schema.fields, means, stds, strict=True)
+    }
 
 
 def _praise(parent: int | None) -> str:
