@@ -14,20 +14,27 @@ from gateway.config.machines import Cluster, ClusterField, End, Label, RowRule
 from gateway.config.member import Coordinator, Trust
 from gateway.config.process import Gateway, Log, Workers
 from gateway.config.section import Section, named
+from gateway.config.seeing import AlertRule, Alerts, Email, Metrics, Mqtt, Webhook, rules_in_force
 from models.schema import Schema
 
 __all__ = [
+    "AlertRule",
+    "Alerts",
     "Cluster",
     "ClusterField",
     "Config",
     "Coordinator",
+    "Email",
     "End",
     "Gateway",
     "Inference",
     "Label",
     "Log",
+    "Metrics",
+    "Mqtt",
     "RowRule",
     "Trust",
+    "Webhook",
     "Workers",
 ]
 
@@ -41,6 +48,9 @@ class Config(Section):
     inference: Inference = Field(default_factory=Inference)
     workers: Workers = Field(default_factory=Workers)
     log: Log = Field(default_factory=Log)
+    metrics: Metrics = Field(default_factory=Metrics)
+    alerts: Alerts = Field(default_factory=Alerts)
+    alert_rules: tuple[AlertRule, ...] = Field(default=(), alias="alert")
     sources: tuple[SourceConfig, ...] = Field(default=(), alias="source")
     clusters: tuple[Cluster, ...] = Field(default=(), alias="cluster")
     ends: tuple[End, ...] = Field(default=(), alias="end")
@@ -64,3 +74,8 @@ class Config(Section):
     def schema_of(self, cluster: str) -> Schema:
         """Schema of a cluster: its features and its label. Raises KeyError."""
         return self.cluster(cluster).row_schema
+
+    @property
+    def rules(self) -> tuple[AlertRule, ...]:
+        """The alert rules in force: those shipped, and those of the file over them."""
+        return rules_in_force(self.alerts, self.alert_rules)
