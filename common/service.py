@@ -1,4 +1,4 @@
-"""What a daemon and those who run it tell each other: stop, ready, stopping, and why it could not go on."""
+"""What a daemon and those who run it tell each other: stop, reload, ready, stopping, and why it could not go on."""
 
 from __future__ import annotations
 
@@ -6,10 +6,28 @@ import asyncio
 import os
 import signal
 import socket
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+import sys
+import threading
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from enum import IntEnum
 
 from common.errors import FedfabError
+
+
+class Exit(IntEnum):
+    """How a daemon ends, for whoever restarts it. 70 and 75 are those of sysexits.h."""
+
+    WELL = 0
+    DEFECT = 1
+    """An error nobody foresaw; the log has its trace."""
+    REFUSED = 2
+    """An error with a code: the configuration, a file or an address cannot be used."""
+    HUNG = 70
+    """The watchdog ended it; the part that hung is in the log and in ``last-hang.txt``."""
+    UNFINISHED = 75
+    """Told to stop, it could not finish in time. What is on disk is whole."""
 
 
 def stop_signal() -> asyncio.Event:
@@ -25,8 +43,37 @@ def stop_signal() -> asyncio.Event:
     return stop
 
 
+def reload_signal() -> asyncio.Event:
+    """Set at each SIGHUP; whoever reloads clears it."""
+    asked = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, asked.set)
+    return asked
+
+
+def leave_within(seconds: float) -> None:
+    """From now on the process has so long to end in good order; then it ends with `Exit.UNFINISHED`, whatever hangs."""
+
+    def end() -> None:
+        print(f"not finished within {seconds:g} s of being told to stop: leaving", file=sys.stderr, flush=True)
+        os._exit(Exit.UNFINISHED)
+
+    timer = threading.Timer(seconds, end)
+    timer.daemon = True
+    timer.start()
+
+
+@contextmanager
+def reloading() -> Iterator[None]:
+    """Tell systemd that a reload is under way, and when it is over (Type=notify-reload, or notify)."""
+    notify(f"RELOADING=1\nMONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
+    try:
+        yield
+    finally:
+        notify("READY=1")
+
+
 def notify(state: str) -> None:
-    """Tell systemd (sd_notify(3)), when it asked to be told and still listens."""
+    """Tell systemd (sd_notify(3)), when it asked to be told and still listens. From any thread."""
     address = os.environ.get("NOTIFY_SOCKET")
     if address:
         with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:

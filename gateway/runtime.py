@@ -2,6 +2,8 @@
 
 For each source one task: start → read → store → acknowledge, and again; after a failure stop, wait, start behind the stored cursor. The
 first failure and the recovery are logged, not every attempt. One more task prepares features whenever raw samples have come in.
+
+A store that cannot be written is no failure of a source: it keeps its connection and its batch, and waits.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from typing import Literal
 import structlog
 
 from common.errors import FedfabError
+from common.watchdog import Pulse
 from connectors import registry
 from connectors.contract import Batch, Connector, Quality, SourceConfig
 from connectors.errors import ConnectorConfigError
@@ -32,7 +35,7 @@ State = Literal["starting", "reading", "retrying", "refused", "stopped"]
 
 @dataclass(slots=True)
 class SourceStatus:
-    """How one source is doing."""
+    """How one source is doing, since the gateway started."""
 
     name: str
     type: str
@@ -63,6 +66,9 @@ class Backoff:
         return chance.uniform(0.5, 1.0) * min(self.most_s, self.first_s * 2.0 ** min(failures - 1, 30))
 
 
+_DISK = Backoff(first_s=0.5, most_s=10.0)
+
+
 class Runtime:
     """All sources and the preparation of features of one gateway. ``create``, ``sleep`` and ``now`` are for tests."""
 
@@ -87,18 +93,47 @@ class Runtime:
         self._arrived = asyncio.Event()
         self._writer = ThreadPoolExecutor(1, "store")
         self._preparer = ThreadPoolExecutor(1, "features")
-        self.sources = {each.name: SourceStatus(each.name, each.type) for each in config.sources if each.enabled}
+        self._group: asyncio.TaskGroup | None = None
+        self._driving: dict[str, asyncio.Task[None]] = {}
+        self.sources: dict[str, SourceStatus] = {}
+        self._list_sources()
+        self.store_trouble: str | None = None
+        """Why nothing can be stored at present; None while it can."""
+        self.storing = Pulse("store")
+        self.preparing = Pulse("features")
 
     async def run(self) -> None:
         """Work until cancelled; then stop every source, bring the features up to the raw layer and keep their state."""
         try:
-            async with asyncio.TaskGroup() as group:
+            async with asyncio.TaskGroup() as self._group:
                 for source in self._config.sources:
                     if source.enabled:
-                        group.create_task(self._drive(source), name=f"source {source.name}")
-                group.create_task(self._prepare(), name="features")
+                        self._start(source)
+                self._group.create_task(self._prepare(), name="features")
         finally:
+            self._group = None
             await asyncio.shield(asyncio.to_thread(self._flush))
+
+    async def apply(self, config: Config) -> None:
+        """Go over to another configuration: only sources that are new, gone or changed are touched.
+
+        Where clusters, ends or units changed, the features of the ends concerned are made again from the raw layer.
+        """
+        old, self._config = self._config, config
+        before = {source.name: source for source in old.sources if source.enabled}
+        after = {source.name: source for source in config.sources if source.enabled}
+        changed = {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
+        leaving = [task for name in changed if (task := self._driving.pop(name, None))]
+        for task in leaving:
+            task.cancel()
+        if leaving:
+            await asyncio.wait(leaving)
+        self._list_sources()
+        for name in changed & after.keys():
+            self._start(after[name])
+        if _recipes(old) != _recipes(config):
+            await asyncio.get_running_loop().run_in_executor(self._preparer, self._prepare_anew)
+            self._arrived.set()
 
     def status(self) -> dict[str, object]:
         """For the daemon's status: each source, and what cleaning rejected, field by field. JSON-serialisable."""
@@ -107,7 +142,22 @@ class Runtime:
             "sources": [asdict(status) for status in self.sources.values()],
             "rejected": preparation.counts() if preparation else {},
             "damaged_blocks": preparation.damaged if preparation else 0,
+            "store_trouble": self.store_trouble,
         }
+
+    def _list_sources(self) -> None:
+        """One status for each source that is read, in the order of the file; one that was there before goes on counting."""
+        enabled = [source for source in self._config.sources if source.enabled]
+        self.sources = {
+            source.name: self.sources.get(source.name) or SourceStatus(source.name, source.type) for source in enabled
+        }
+
+    def _start(self, source: SourceConfig) -> None:
+        if self._group is None:
+            return  # not running yet, or not any more
+        status = self.sources[source.name]
+        status.type, status.state, status.failures = source.type, "starting", 0
+        self._driving[source.name] = self._group.create_task(self._drive(source), name=f"source {source.name}")
 
     async def _drive(self, source: SourceConfig) -> None:
         status = self.sources[source.name]
@@ -144,8 +194,22 @@ class Runtime:
             await self._sleep(self._backoff.delay_s(status.failures, self._chance))
 
     async def _keep(self, source: str, batch: Batch) -> None:
-        loop = asyncio.get_running_loop()
-        await loop.run_in_executor(self._writer, self._store.append_raw, source, batch.samples, batch.cursor)
+        """Store a batch, however long that takes: a full disk costs a source neither its data nor its connection."""
+        loop, append, failures = asyncio.get_running_loop(), self._store.append_raw, 0
+        while True:
+            try:
+                with self.storing.work(f"append samples of {source}"):
+                    await loop.run_in_executor(self._writer, append, source, batch.samples, batch.cursor)
+                break
+            except StoreError as error:
+                failures += 1
+                if self.store_trouble is None:
+                    log.error("store cannot be written, sources wait", problem=error.message, hint=error.hint)
+                self.store_trouble = str(error)
+            await self._sleep(_DISK.delay_s(failures, self._chance))
+        if self.store_trouble is not None:
+            log.info("store can be written again")
+            self.store_trouble = None
         await batch.acknowledge()
         self._arrived.set()
 
@@ -160,8 +224,9 @@ class Runtime:
         failures = 0
         while True:
             try:
-                if await asyncio.get_running_loop().run_in_executor(self._preparer, self._advance):
-                    continue
+                with self.preparing.work("make features of new samples"):
+                    if await asyncio.get_running_loop().run_in_executor(self._preparer, self._advance):
+                        continue
                 if failures:
                     log.info("features recovered", attempts=failures)
                 failures = 0
@@ -173,13 +238,21 @@ class Runtime:
                 if not failures:
                     log.error("features cannot be stored", problem=str(error))
                 failures += 1
-                self._preparation = None
                 await self._sleep(self._backoff.delay_s(failures, self._chance))
 
     def _advance(self) -> bool:
         if self._preparation is None:
             self._preparation = Preparation(self._config, self._store)
-        return self._preparation.advance()
+        try:
+            return self._preparation.advance()
+        except BaseException:
+            self._preparation = None  # its pipelines may be ahead of the rows that are stored
+            raise
+
+    def _prepare_anew(self) -> None:
+        """Let the next advance begin with the present configuration, behind the state that is kept here."""
+        self._checkpoint()
+        self._preparation = None
 
     def _flush(self) -> None:
         self._writer.shutdown(wait=True)
@@ -187,10 +260,23 @@ class Runtime:
         try:
             while self._advance():
                 pass
-            if self._preparation is not None:
-                self._preparation.checkpoint()
         except StoreError as error:  # no reason not to stop: the next start makes up for it
             log.error("features not brought up to date", code=error.code, problem=error.message, hint=error.hint)
+        self._checkpoint()
+
+    def _checkpoint(self) -> None:
+        try:
+            if self._preparation is not None:
+                self._preparation.checkpoint()
+        except StoreError as error:  # it only means more to catch up with
+            log.warning("state of the features not kept", code=error.code, problem=error.message)
+
+
+def _recipes(config: Config) -> object:
+    """What the features depend on."""
+    units = {f"{source.name}/{tag}": unit for source in config.sources for tag, unit in source.tag_units().items()}
+    used = sorted({tag for end in config.ends for tag in end.tags.values()})
+    return config.clusters, config.ends, [units[tag] for tag in used]
 
 
 def _report(source: str, error: Exception) -> None:
