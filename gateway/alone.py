@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import shutil
 from typing import Any
 
+from common.files import erase
 from federation.aggregate import Observe
 from gateway.clusters import Clusters
 from gateway.config import Config
@@ -29,9 +29,9 @@ async def learn(config: Config, spec: TaskSpec, observe: Observe) -> dict[str, d
     data = config.gateway.data_dir
     task = f"local-{spec.name}"
     folder = data / "checkpoints" / task
-    async with WorkerPool(config.gateway.store, config.workers.processes) as pool:
+    async with WorkerPool.of(config) as pool:
         clusters = Clusters(config, spec, task, folder=folder, models=ModelStore(data / "models"), pool=pool)
         results = await clusters.learn(observe)
     if not any("error" in result for result in results.values()):
-        shutil.rmtree(folder)
+        erase(folder)
     return results

@@ -17,7 +17,7 @@ import structlog
 from pydantic import BaseModel, Field, ValidationError
 
 from common.errors import FedfabError
-from common.files import write_atomic
+from common.files import erase, write_atomic
 from federation.aggregate import Observe
 from federation.context import Message
 from federation.node import Node
@@ -81,6 +81,8 @@ class Programs:
             for record in self.records.values():
                 if record.state == "running":
                     self._start(group, node, record)
+                else:  # a crash may have come between its end and this
+                    await asyncio.to_thread(self._erase, record)
             async for message in node.unclaimed():
                 try:
                     _require_coordinator(node, trust, message)
@@ -176,6 +178,8 @@ class Programs:
         finally:
             with suppress(FedfabError):
                 await self.pool.forget(record.task)
+            if record.state != "running":
+                await asyncio.to_thread(self._erase, record)
 
     async def _member(self, node: Node, clusters: Clusters, observe: Observe) -> Learner:
         """What the coordinator aggregates; a gateway that cannot take part says why to every call."""
@@ -196,6 +200,12 @@ class Programs:
     def _end(self, record: Record, state: State, reason: str = "") -> None:
         record.state, record.reason, record.ended = state, reason, datetime.now(UTC)
         self._keep(record)
+
+    def _erase(self, record: Record) -> None:
+        """Overwrite and delete what was only needed on the way; the record stays, for whoever asks what was done (9.4.1.1f)."""
+        for path in (self.folder / record.task).iterdir():
+            if path.name != "task.json":
+                erase(path)
 
     def _keep(self, record: Record) -> None:
         self.records[record.task] = record

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from common.files import write_atomic
+from common.files import erase, write_atomic
 
 
 def test_replaces_the_whole_file_with_the_mode_asked(tmp_path: Path) -> None:
@@ -31,3 +31,19 @@ def test_a_failed_write_leaves_the_old_file_and_no_litter(tmp_path: Path, monkey
         write_atomic(path, b"new")
     assert path.read_bytes() == b"old"
     assert [entry.name for entry in tmp_path.iterdir()] == ["state"]
+
+
+@pytest.mark.clause("9.4.1.1f")
+def test_what_is_erased_was_overwritten(tmp_path: Path) -> None:
+    folder = tmp_path / "task"
+    write_atomic(folder / "deep" / "update", b"\x01" * (3 << 20))
+    write_atomic(folder / "state", b"secret")
+    kept = tmp_path / "kept"
+    kept.write_bytes(b"not inside")
+    (folder / "link").symlink_to(kept)
+    opened = [(folder / "deep" / "update").open("rb"), (folder / "state").open("rb")]
+    erase(folder)
+    assert not folder.exists()
+    assert [set(file.read()) for file in opened] == [{0}, {0}]
+    assert kept.read_bytes() == b"not inside"
+    erase(folder)

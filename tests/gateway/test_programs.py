@@ -175,6 +175,24 @@ async def test_the_cluster_layer_reports_to_the_coordinator(town: Town) -> None:
     assert town.a.models.in_use("mine-spindles") is not None
 
 
+@pytest.mark.clause("9.4.1.1f")
+async def test_what_a_task_needed_on_its_way_is_gone_when_it_has_ended(town: Town) -> None:
+    await town.cloud.start(spec(name="brief", layer="cluster"), "brief", ["gateway-a"])
+    folder = town.a.folder / "checkpoints" / "brief"
+    town.cloud.forget()
+    await town.cloud.hear("task.report")
+    checkpoint = folder / "spindles" / "checkpoint"
+    async with asyncio.timeout(30):
+        while not checkpoint.exists():  # noqa: ASYNC110 - a file tells it
+            await asyncio.sleep(0.005)
+        with checkpoint.open("rb") as held:
+            while [entry.name for entry in folder.iterdir()] != ["task.json"]:  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+            assert not any(held.read()), "the last checkpoint was overwritten before its name was removed"
+    await town.cloud.hear("task.result")
+    assert town.at_a.records["brief"].state == "finished"
+
+
 async def test_what_cannot_be_done_is_refused_with_the_reason(town: Town) -> None:
     await town.cloud.start(spec(layer="cluster", clusters=["pumps"]), "r1", ["gateway-b"])
     error = (await town.cloud.hear("task.result"))["error"]
