@@ -21,12 +21,14 @@ import structlog
 from common.errors import FedfabError
 from common.watchdog import Pulse
 from connectors import registry
-from connectors.contract import Batch, Connector, Quality, SourceConfig
+from connectors.contract import Batch, Connector, SourceConfig
 from connectors.errors import ConnectorConfigError
+from connectors.samples import SampleBlock
 from gateway.config import Config
 from gateway.errors import StoreError
 from gateway.preparation import Preparation
 from gateway.store import Store
+from gateway.tags import Tags
 
 log = structlog.get_logger(__name__)
 
@@ -96,6 +98,8 @@ class Runtime:
         self._group: asyncio.TaskGroup | None = None
         self._driving: dict[str, asyncio.Task[None]] = {}
         self.sources: dict[str, SourceStatus] = {}
+        self.tags: dict[str, Tags] = {}
+        """The state of every tag, by source."""
         self._list_sources()
         self.store_trouble: str | None = None
         """Why nothing can be stored at present; None while it can."""
@@ -140,10 +144,15 @@ class Runtime:
         preparation = self._preparation
         return {
             "sources": [asdict(status) for status in self.sources.values()],
-            "rejected": preparation.counts() if preparation else {},
+            "rejected": self.rejected(),
             "damaged_blocks": preparation.damaged if preparation else 0,
             "store_trouble": self.store_trouble,
         }
+
+    def rejected(self) -> dict[str, dict[str, dict[str, int]]]:
+        """For each end and field, how many samples came and how many each cleaning rule rejected."""
+        preparation = self._preparation
+        return preparation.counts() if preparation else {}
 
     def _list_sources(self) -> None:
         """One status for each source that is read, in the order of the file; one that was there before goes on counting."""
@@ -151,6 +160,10 @@ class Runtime:
         self.sources = {
             source.name: self.sources.get(source.name) or SourceStatus(source.name, source.type) for source in enabled
         }
+        before, self.tags = self.tags, {}
+        for source in enabled:
+            tags, names = before.get(source.name), source.tag_names()
+            self.tags[source.name] = tags if tags is not None and tags.names == names else Tags(names)
 
     def _start(self, source: SourceConfig) -> None:
         if self._group is None:
@@ -169,12 +182,12 @@ class Runtime:
                 await connector.start(self._store.cursor(source.name))
                 while True:
                     batch = await connector.read()
-                    await self._keep(source.name, batch)
+                    block = await self._keep(source.name, batch)
                     if status.failures:
                         down_s = round((self._now() - failed_at) / 1e9, 1)
                         log.info("source recovered", source=source.name, attempts=status.failures, down_s=down_s)
                         status.reconnects += 1
-                    self._note(status, batch)
+                    self._note(status, block)
             except asyncio.CancelledError:
                 status.state = "stopped"
                 raise
@@ -193,13 +206,13 @@ class Runtime:
                     await _stopped(source.name, connector)
             await self._sleep(self._backoff.delay_s(status.failures, self._chance))
 
-    async def _keep(self, source: str, batch: Batch) -> None:
+    async def _keep(self, source: str, batch: Batch) -> SampleBlock:
         """Store a batch, however long that takes: a full disk costs a source neither its data nor its connection."""
-        loop, append, failures = asyncio.get_running_loop(), self._store.append_raw, 0
+        loop, failures = asyncio.get_running_loop(), 0
         while True:
             try:
                 with self.storing.work(f"append samples of {source}"):
-                    await loop.run_in_executor(self._writer, append, source, batch.samples, batch.cursor)
+                    block = await loop.run_in_executor(self._writer, self._append, source, batch)
                 break
             except StoreError as error:
                 failures += 1
@@ -212,12 +225,19 @@ class Runtime:
             self.store_trouble = None
         await batch.acknowledge()
         self._arrived.set()
+        return block
 
-    def _note(self, status: SourceStatus, batch: Batch) -> None:
+    def _append(self, source: str, batch: Batch) -> SampleBlock:
+        block = SampleBlock.of(batch.samples)
+        self._store.append_raw(source, block, batch.cursor)
+        return block
+
+    def _note(self, status: SourceStatus, block: SampleBlock) -> None:
         status.state, status.failures = "reading", 0
         status.last_data = self._now()
-        status.readings += len(batch.samples)
-        status.bad += sum(sample.quality == Quality.BAD for sample in batch.samples)
+        status.readings += len(block)
+        status.bad += block.bad
+        self.tags[status.name].note(block)
 
     async def _prepare(self) -> None:
         """Make features from what is there, then whenever something has arrived."""

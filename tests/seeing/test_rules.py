@@ -73,7 +73,9 @@ def test_a_ratio_to_another_metric() -> None:
     watched = rules(rule(metric="fedfab_depth", divided_by="fedfab_limit", above=0.8))
     values = {"fedfab_depth": {PRESS: 90.0, LATHE: 10.0}, "fedfab_limit": {PRESS: 100.0, LATHE: 100.0}}
     assert told(watched.evaluate(values, 0)) == [("fired", {"source": "press"})]
-    assert rules(rule(metric="fedfab_depth", divided_by="fedfab_limit")).evaluate({"fedfab_depth": {PRESS: 1.0}}, 0) == []
+    assert (
+        rules(rule(metric="fedfab_depth", divided_by="fedfab_limit")).evaluate({"fedfab_depth": {PRESS: 1.0}}, 0) == []
+    )
 
 
 def test_growth_of_a_counter_within_a_time_over_its_restart_too() -> None:

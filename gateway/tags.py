@@ -8,7 +8,7 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from connectors.contract import Quality, Sample
+from connectors.contract import Quality
 from connectors.samples import SampleBlock
 
 TagState = Literal["good", "bad", "old", "none"]
@@ -29,9 +29,8 @@ class Tags:
         self._arrived: NDArray[np.int64] = np.zeros(len(self.names) + 1, np.int64)
         self._layout: tuple[tuple[str, ...], NDArray[np.intp]] = (), np.zeros(0, np.intp)
 
-    def note(self, samples: Sequence[Sample]) -> None:
+    def note(self, block: SampleBlock) -> None:
         """A batch has come; of several samples of one tag the last counts."""
-        block = SampleBlock.of(samples)
         places = self._of(block.tags)[block.tag]
         self._quality[places] = block.quality
         self._arrived[places] = block.gateway_time
@@ -44,10 +43,6 @@ class Tags:
         bad = ~none & ~old & (quality == Quality.BAD)
         found: dict[TagState, NDArray[np.bool_]] = {"good": ~(none | old | bad), "bad": bad, "old": old, "none": none}
         return {state: [self.names[place] for place in np.flatnonzero(which)] for state, which in found.items()}
-
-    def counts(self, now: int, old_after_s: float) -> dict[TagState, int]:
-        """How many tags are in each state."""
-        return {state: len(names) for state, names in self.states(now, old_after_s).items()}
 
     def _of(self, tags: tuple[str, ...]) -> NDArray[np.intp]:
         """Where the tags of a block stand here; the same tags come batch after batch."""
