@@ -62,14 +62,16 @@ class Cluster:
         learned: Params = {}
         before: Mapping[str, Tally] = {}
         losses: list[float] = []
+        seconds = 0.0
         for number in range((round_ - 1) * inner + 1, round_ * inner + 1):
             done = await run_round(self._members, number, params | learned)
             learned = learned | done.learned
             before = before or done.before
             losses.append(done.train_loss)
+            seconds += done.seconds
             if self._observe is not None:
                 await self._observe(done.report(self._spec, "cluster", self.name, number))
-        report = {"rounds": losses, "missing": done.missing, "seconds": done.seconds}
+        report = {"rounds": losses, "missing": done.missing, "seconds": seconds, "timing": done.timing}
         return Update(learned, done.samples, losses[-1], before, report)
 
     async def evaluate(self, params: Params) -> Mapping[str, Tally]:

@@ -7,10 +7,10 @@ computes ticks, and need not know who listens: the listeners travel in a context
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TypeVar
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
@@ -44,18 +44,33 @@ def listening(listener: Callable[[], None]) -> Iterator[None]:
         _listeners.reset(token)
 
 
-async def within(seconds: float, call: Callable[[], Awaitable[T]]) -> T:
-    """The result of ``call()``. Raises TimeoutError where ``seconds`` pass without a tick from it."""
+async def within(
+    seconds: float, call: Callable[[], Coroutine[Any, Any, T]], give_up: Callable[[float], bool] = lambda _: True
+) -> T:
+    """The result of ``call()``. Raises TimeoutError where ``seconds`` pass without a tick from it and ``give_up`` agrees.
+
+    ``give_up`` is told for how many seconds there was none; where it says no, it is asked again after as many seconds.
+    """
     loop = asyncio.get_running_loop()
-    over = False
-    async with asyncio.timeout(seconds) as timeout:
+    heard = asked = loop.time()
 
-        def extend() -> None:
-            if not over and not timeout.expired():
-                timeout.reschedule(loop.time() + seconds)
+    def hear() -> None:
+        nonlocal heard, asked
+        heard = asked = loop.time()
 
-        try:
-            with listening(extend):
-                return await call()
-        finally:
-            over = True
+    with listening(hear):
+        work = asyncio.create_task(call())
+    try:
+        while not work.done():
+            rest = asked + seconds - loop.time()
+            if rest > 0:
+                await asyncio.wait([work], timeout=rest)
+            elif give_up(loop.time() - heard):
+                raise TimeoutError
+            else:
+                asked = loop.time()
+        return work.result()
+    finally:
+        if not work.done():
+            work.cancel()
+            await asyncio.gather(work, return_exceptions=True)

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from math import inf
 from typing import Any
 
 import orjson
@@ -28,6 +30,8 @@ log = structlog.get_logger()
 
 PROGRESS_S = 1.0
 """A member says at most this often that its work goes on."""
+PAUSE_S = 2.0
+"""Bytes that come after a longer pause belong to another transfer."""
 _MARGIN_BYTES = 1 << 16
 """An update may differ from the model that was sent by its header."""
 
@@ -57,7 +61,8 @@ class RemoteLearner:
 
     async def answer(self, round_: int, params: Params) -> Answer:
         """The update, whose parameters stay sealed on the disk until they are opened (`federation.rounds.Deferring`)."""
-        message = await self._ask("fit", {"round": round_}, params)
+        flow = Flow()
+        message = await self._ask("fit", {"round": round_}, params, flow)
         limit = sum(value.nbytes for value in params.values()) + _MARGIN_BYTES + 256 * len(params)
         meta = message.meta
         before = {end: unpack(tally) for end, tally in meta["before"].items()}
@@ -68,7 +73,7 @@ class RemoteLearner:
             message.done_along()
             return opened or {}
 
-        return Answer(update, open_)
+        return Answer(update, open_, flow.seconds)
 
     async def evaluate(self, params: Params) -> Mapping[str, Tally]:
         """See `Learner`."""
@@ -85,12 +90,20 @@ class RemoteLearner:
         message.done_along()
         return message.meta
 
-    async def _ask(self, kind: str, arguments: dict[str, Any], params: Params | None = None) -> Message:
-        """The member's reply. Cancelled, it takes the request back."""
+    async def _ask(
+        self, kind: str, arguments: dict[str, Any], params: Params | None = None, flow: Flow | None = None
+    ) -> Message:
+        """The member's reply; ``flow`` is told of its bytes. Cancelled, it takes the request back."""
         context = self._context
         digest = await context.digest(params) if params is not None else ""
         name = hashlib.sha256(orjson.dumps([kind, arguments, digest])).hexdigest()[:32]
-        with context.listening(self.name, name) as said, context.hearing(self.name, progress.reporter()):
+        tick, flow = progress.reporter(), flow or Flow()
+
+        def hear() -> None:
+            flow.tick()
+            tick()
+
+        with context.listening(self.name, name) as said, context.hearing(self.name, hear):
             sent = await context.send(self.name, kind, {"request": name, **arguments}, params)
             try:
                 while (message := await said.get()).header.kind != "reply":
@@ -103,6 +116,21 @@ class RemoteLearner:
             message.done_along()
             raise MemberError(str(error["code"]), str(error["message"]), hint=str(error["hint"]))
         return message
+
+
+class Flow:
+    """For how long bytes have been on their way, told by ticks as they pass."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self._last = -inf
+
+    def tick(self) -> None:
+        """Bytes pass; a longer pause than `PAUSE_S` before them was no transfer."""
+        now = time.monotonic()
+        if now - self._last <= PAUSE_S:
+            self.seconds += now - self._last
+        self._last = now
 
 
 async def serve(context: Context, learner: Learner, *, aggregator: str) -> None:
@@ -164,7 +192,8 @@ async def _answer(context: Context, learner: Learner, message: Message, over: as
 
     def tell() -> None:
         nonlocal told
-        if loop.time() - told >= PROGRESS_S:
+        # one that would only wait behind others says nothing: a long cut must not fill the outbox with it
+        if loop.time() - told >= PROGRESS_S and context.idle:
             told = loop.time()
             context.spawn(context.send(message.header.sender, "progress", {"request": message.request}))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
@@ -13,6 +13,11 @@ from models.aggregate import Mean
 from models.learner import Learner, Params, Tally, Update
 from models.metrics import merge, metrics
 from models.spec import Layer, TaskSpec
+from privacy import dp
+
+Timing = dict[str, float]
+"""Where one member's time went, in seconds: ``total`` from the request until the update was there; of it ``compute`` by the member's
+own word, ``transfer`` while bytes were seen on their way, ``wait`` the rest: away, or waiting its turn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +26,8 @@ class Answer:
 
     update: Update
     open: Callable[[], Awaitable[Params]]
+    transfer_s: float = 0.0
+    """Seconds in which its bytes were on their way."""
 
 
 @runtime_checkable
@@ -50,6 +57,23 @@ class RoundReport:
     reasons: dict[str, str]
     seconds: float
     detail: dict[str, Any] = field(default_factory=dict)
+    asked: list[str] = field(default_factory=list)
+    """Members that were to take part in the round."""
+    timing: dict[str, Timing] = field(default_factory=dict)
+    """Of those whose update was taken."""
+    autonomous: bool = False
+    """A gateway trained on by itself, because the coordinator was away; its global round knows nothing of it."""
+    epsilon: float | None = None
+    """Differential privacy spent up to and with this round, at most, at the task's delta; None where no noise is added."""
+
+    @property
+    def slowest(self) -> str:
+        """Who took longest, and what most of the time went into, in words; empty where nobody was timed."""
+        if not self.timing:
+            return ""
+        name, timing = max(self.timing.items(), key=lambda item: item[1]["total"])
+        part = max(("compute", "transfer", "wait"), key=lambda part: timing[part])
+        return f"{name} {timing['total']:.3g} s, {part} {timing[part]:.3g} s"
 
     def to_json(self) -> dict[str, Any]:
         """Plain data for a message or a database."""
@@ -74,6 +98,8 @@ class Round:
     detail: dict[str, Any]
     missing: dict[str, str]
     seconds: float
+    asked: list[str]
+    timing: dict[str, Timing]
 
     def report(self, spec: TaskSpec, layer: Layer, name: str, round_: int) -> RoundReport:
         """This round in figures."""
@@ -92,23 +118,30 @@ class Round:
             self.missing,
             self.seconds,
             self.detail,
+            self.asked,
+            self.timing,
+            epsilon=spent(spec, round_ * (spec.rounds.cluster if layer == "cloud" else 1)),
         )
 
 
-async def run_round(members: Members, round_: int, params: Params) -> Round:
-    """Fit all members from ``params`` and average by samples; the same answers give the same bits in whatever order they come.
+async def run_round(members: Members, round_: int, params: Params, chosen: Collection[str] | None = None) -> Round:
+    """Fit all members, or those ``chosen``, from ``params`` and average by samples; the same answers give the same bits in whatever
+    order they come.
 
     An update that does not fit the model counts as missing. Raises QuorumError.
     """
     start = time.perf_counter()
     mean = Mean(params)
     updates: dict[str, Update] = {}
+    timing: dict[str, Timing] = {}
 
-    async def take(name: str, answer: Answer) -> None:
+    async def take(name: str, timed: tuple[Answer, float]) -> None:
+        answer, total = timed
         await asyncio.to_thread(mean.add, await answer.open(), float(answer.update.samples), name)
         updates[name] = answer.update
+        timing[name] = _timing(answer, total)
 
-    missing = await members.each(f"round {round_}", lambda learner: _answer(learner, round_, params), take)
+    missing = await members.each(f"round {round_}", lambda learner: _timed(learner, round_, params), take, chosen)
     samples = sum(update.samples for update in updates.values())
     loss = sum(update.train_loss * update.samples for update in updates.values()) / samples if samples else 0.0
     return Round(
@@ -119,7 +152,17 @@ async def run_round(members: Members, round_: int, params: Params) -> Round:
         {name: dict(update.report) for name, update in updates.items() if update.report},
         missing,
         time.perf_counter() - start,
+        sorted(learner.name for learner in members.learners if chosen is None or learner.name in chosen),
+        timing,
     )
+
+
+def spent(spec: TaskSpec, updates: int) -> float | None:
+    """The epsilon that so many noised updates of an end have cost at the task's delta; None where no noise is added."""
+    privacy = spec.privacy
+    if privacy.noise_multiplier == 0 or updates == 0:
+        return None
+    return dp.epsilon(privacy.noise_multiplier, updates, privacy.delta)
 
 
 def ends_below(tallies: Mapping[str, Mapping[str, Tally]]) -> dict[str, Tally]:
@@ -134,6 +177,23 @@ def ends_below(tallies: Mapping[str, Mapping[str, Tally]]) -> dict[str, Tally]:
 def figures(spec: TaskSpec, before: Mapping[str, Tally]) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
     """Metrics over all ends pooled, and of each end."""
     return metrics(spec, merge(before.values())), {end: metrics(spec, tally) for end, tally in before.items()}
+
+
+async def _timed(learner: Learner, round_: int, params: Params) -> tuple[Answer, float]:
+    """The answer, and after how many seconds it came."""
+    start = time.perf_counter()
+    answer = await _answer(learner, round_, params)
+    return answer, time.perf_counter() - start
+
+
+def _timing(answer: Answer, total: float) -> Timing:
+    compute = float(answer.update.report.get("seconds", total))
+    return {
+        "total": total,
+        "compute": compute,
+        "transfer": answer.transfer_s,
+        "wait": max(0.0, total - compute - answer.transfer_s),
+    }
 
 
 async def _answer(learner: Learner, round_: int, params: Params) -> Answer:

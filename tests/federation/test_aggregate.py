@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import random
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,9 +17,10 @@ from federation.checkpoint import Checkpoint
 from federation.cluster import Cluster
 from federation.errors import FederationError, QuorumError
 from federation.rounds import RoundReport
-from models.learner import Params, Update
+from models.learner import Description, Params, Update
 from models.schema import FieldSpec, Schema
-from models.spec import RoundsSpec, TaskSpec
+from models.spec import PrivacySpec, RoundsSpec, TaskSpec
+from privacy import dp
 from tests.federation.learners import SCHEMA, Line
 
 NAMES = ["end-1", "end-2", "end-3", "end-4"]
@@ -162,6 +164,161 @@ async def test_progress_reaches_the_deadline_through_a_cluster() -> None:
     assert (await aggregate(task, clusters, name="x", layer="cloud")).reports[0].missing == []
 
 
+class Away(Line):
+    """Answers nothing until it is told that it is back."""
+
+    def __init__(self, spec: TaskSpec, name: str, schema: Schema = SCHEMA) -> None:
+        super().__init__(spec, name, schema)
+        self.back = asyncio.Event()
+
+    async def describe(self) -> Description:
+        await self.back.wait()
+        return await super().describe()
+
+    async def fit(self, round_: int, params: Params) -> Update:
+        await self.back.wait()
+        return await super().fit(round_, params)
+
+
+async def test_a_silent_member_that_the_quorum_needs_is_waited_for() -> None:
+    task = spec(max=2, deadline_s=0.1, wait_s=30)
+    away = Away(task, "end-2")
+    running = asyncio.create_task(aggregate(task, [Line(task, "end-1"), away], name="x", layer="cluster"))
+    await asyncio.sleep(0.4)
+    assert not running.done()
+    away.back.set()
+    assert [report.missing for report in (await running).reports] == [[], [], []]
+    assert away.fitted == [1, 2]
+
+
+async def test_waiting_for_the_quorum_has_an_end() -> None:
+    task = spec(max=2, deadline_s=0.1, wait_s=0.2)
+    with pytest.raises(QuorumError, match=r"1 of 2 members answered.*end-2: no progress for 0.1 s"):
+        await aggregate(task, [Line(task, "end-1"), Away(task, "end-2")], name="x", layer="cluster")
+
+
+async def test_nobody_is_waited_for_where_the_quorum_is_lost_already() -> None:
+    task = spec(max=2, deadline_s=0.1, wait_s=3600)
+    ends = [Broken(task, "end-1"), Silent(task, "end-2"), Line(task, "end-3")]
+    first = spec(max=1, deadline_s=0.1, quorum=0.5)
+    await aggregate(first, [Line(first, "end-3")], name="x", layer="cluster")
+    with pytest.raises(QuorumError, match=r"2 of 3 members answered.*ZeroDivisionError"):
+        await aggregate(task, ends, name="x", layer="cluster")
+
+
+@pytest.mark.parametrize("schema", ["the same", "another"])
+async def test_a_member_that_comes_late_joins_in_the_next_round(schema: str, tmp_path: Path) -> None:
+    """It gets the place in the model that it would have had from the start, whatever its sensors."""
+    own = SCHEMA if schema == "the same" else OTHER
+    task = spec(max=5, quorum=0.5, deadline_s=0.1)
+    late = Away(task, "end-2", own)
+    checkpoint = Checkpoint(tmp_path)
+    joined: list[list[str]] = []
+
+    async def observe(report: RoundReport) -> None:
+        joined.append(report.missing)
+        if report.round == 2:
+            late.back.set()
+
+    outcome = await aggregate(
+        task, [Line(task, "end-1"), late], name="x", layer="cloud", checkpoint=checkpoint, observe=observe
+    )
+    assert joined[0] == joined[1] == ["end-2"]
+    assert joined[-1] == joined[-2] == []
+    assert late.fitted
+    assert late.fitted[0] > 2
+    assert own.digest() in outcome.schemas
+    from models.parameters import encoder, initial
+
+    assert all(outcome.params[name].shape == value.shape for name, value in initial(task, [SCHEMA, own]).items())
+    assert any(name.startswith(encoder(own)) for name in outcome.params)
+
+
+async def test_each_round_asks_a_fair_share() -> None:
+    """A third of seven members: three a round, nobody twice more than another, and the same ones under the same seed."""
+    task = spec(max=14, fraction=0.4)
+    names = [f"end-{number}" for number in range(7)]
+
+    async def asked(seed: int) -> list[list[str]]:
+        seeded = task.model_copy(update={"seed": seed})
+        ends = [Line(seeded, name) for name in names]
+        outcome = await aggregate(seeded, ends, name="x", layer="cluster")
+        for end in ends:
+            assert end.fitted == [r.round for r in outcome.reports if end.name in r.asked]
+        return [report.asked for report in outcome.reports if not report.final]
+
+    rounds = await asked(1)
+    assert {len(names) for names in rounds} == {3}
+    for upto in range(1, len(rounds)):
+        counts = [sum(name in one for one in rounds[:upto]) for name in names]
+        assert max(counts) - min(counts) <= 1
+    assert rounds == await asked(1)
+    assert rounds != await asked(2)
+
+
+async def test_a_crash_changes_nothing_in_who_is_asked(tmp_path: Path) -> None:
+    task = spec(max=6, fraction=0.5)
+    undisturbed = await aggregate(task, [Line(task, name) for name in NAMES], name="x", layer="cluster")
+
+    async def observe(report: RoundReport) -> None:
+        if report.round == 3:
+            raise PulledPlugError
+
+    ends = [Line(task, name) for name in NAMES]
+    with pytest.raises(PulledPlugError):
+        await aggregate(task, ends, name="x", layer="cluster", checkpoint=Checkpoint(tmp_path), observe=observe)
+    outcome = await aggregate(task, ends, name="x", layer="cluster", checkpoint=Checkpoint(tmp_path))
+    assert same(outcome.params, undisturbed.params)
+    assert [report.asked for report in outcome.reports] == [report.asked for report in undisturbed.reports]
+
+
+async def test_it_goes_on_from_a_round_finished_elsewhere_until_told() -> None:
+    """What a gateway does while its aggregator is away: two rounds behind the fifth of somebody else's."""
+    task = spec(max=50)
+    other = await aggregate(spec(max=5), [Line(task, name) for name in NAMES], name="x", layer="cluster")
+    enough = asyncio.Event()
+
+    async def observe(report: RoundReport) -> None:
+        if report.round == 7:
+            enough.set()
+
+    ends = [Line(task, name) for name in NAMES]
+    outcome = await aggregate(
+        task, ends, name="x", layer="cluster", observe=observe, start=(5, other.params), enough=enough
+    )
+    assert ends[0].fitted[:2] == [6, 7]
+    assert outcome.rounds < 10
+    whole = await aggregate(spec(max=outcome.rounds), [Line(task, name) for name in NAMES], name="x", layer="cluster")
+    assert same(outcome.params, whole.params)
+
+
+async def test_a_report_says_who_was_slow_and_why() -> None:
+    class Busy(Line):
+        async def fit(self, round_: int, params: Params) -> Update:
+            await asyncio.sleep(0.05)
+            return dataclasses.replace(await super().fit(round_, params), report={"seconds": 0.01})
+
+    task = spec(max=1)
+    outcome = await aggregate(task, [Line(task, "end-1"), Busy(task, "end-2")], name="x", layer="cluster")
+    report = RoundReport.from_json(outcome.reports[0].to_json())
+    timing = report.timing["end-2"]
+    assert set(report.timing) == {"end-1", "end-2"}
+    assert timing["total"] >= 0.05
+    assert timing["wait"] == pytest.approx(timing["total"] - 0.01)
+    assert report.slowest.startswith("end-2 0.0")
+    assert ", wait 0.0" in report.slowest
+
+
+@pytest.mark.clause("8.7.2")
+async def test_reports_say_how_much_privacy_was_spent() -> None:
+    private = spec().model_copy(update={"privacy": PrivacySpec(clip_norm=1.0, noise_multiplier=2.0)})
+    outcome = await aggregate(private, [Line(private, "end-1")], name="x", layer="cluster")
+    spent = [report.epsilon for report in outcome.reports]
+    assert spent == [pytest.approx(dp.epsilon(2.0, updates, 1e-5)) for updates in (1, 2, 3, 3)]
+    public = await aggregate(spec(), [Line(spec(), "end-1")], name="x", layer="cluster")
+    assert {report.epsilon for report in public.reports} == {None}
+
+
 @pytest.mark.parametrize(("kind", "reason"), [(Broken, "ZeroDivisionError: no labels"), (Diverged, "FF-MODEL-007")])
 async def test_one_failing_member_does_not_end_the_round(kind: type[Line], reason: str) -> None:
     task = spec(max=1, quorum=0.5)
@@ -204,7 +361,27 @@ async def test_after_a_crash_it_goes_on_to_the_same_bits(tmp_path: Path, stop: i
     outcome = await aggregate(spec(), ends, name="x", layer="cluster", checkpoint=Checkpoint(tmp_path))
     assert same(outcome.params, undisturbed.params)
     assert [report.metrics for report in outcome.reports] == [report.metrics for report in undisturbed.reports]
-    assert ends[0].fitted == [1, 2, 3]  # no round was trained twice
+    assert [ends[0].fitted.count(number) for number in range(1, stop + 1)] == [1] * stop  # what was durable, once
+
+
+async def test_the_round_before_a_crash_is_reported_and_only_what_is_durable_is(tmp_path: Path) -> None:
+    told: list[int] = []
+
+    class Unsaved(Checkpoint):
+        async def save(self, state: dict[str, object], params: Params) -> None:
+            if state["round"] == 2:
+                raise PulledPlugError
+            await super().save(state, params)
+
+    async def observe(report: RoundReport) -> None:
+        told.append(report.round)
+
+    ends = [Line(spec(), name) for name in NAMES]
+    with pytest.raises(PulledPlugError):
+        await aggregate(spec(), ends, name="x", layer="cluster", checkpoint=Unsaved(tmp_path), observe=observe)
+    assert told == [1]
+    await aggregate(spec(), ends, name="x", layer="cluster", checkpoint=Checkpoint(tmp_path), observe=observe)
+    assert told == [1, 1, 2, 3, 3], "the last durable one again, since the crash may have come before it was told"
 
 
 async def test_a_finished_task_is_not_trained_again(tmp_path: Path) -> None:
