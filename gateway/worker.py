@@ -1,8 +1,8 @@
 """A worker process: trains, validates and exports; the only place where torch is imported.
 
-`python -m gateway.worker STORE` reads the feature store itself, read-only, and talks frames (`gateway.frames`) over standard input
-and output: parameters and sums pass, rows do not. It computes on one thread and at a lower priority than the daemon, so reading and
-serving go before learning, and it leaves when its input ends. All results follow from the arguments alone.
+`python -m gateway.worker STORE LEVEL STYLE` reads the feature store itself, read-only, and talks frames (`gateway.frames`) over standard
+input and output: parameters and sums pass, rows do not. It computes on one thread and at a lower priority than the daemon, so reading
+and serving go before learning, and it leaves when its input ends. All results follow from the arguments alone.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 import onnxruntime
@@ -186,9 +186,9 @@ def serve(worker: Worker, pipe: Pipe) -> None:
         pipe.send(*answer)
 
 
-def main(store: str) -> None:
+def main(store: str, level: Literal["debug", "info", "warning", "error"], style: Literal["text", "json"]) -> None:
     """Serve standard input and output; whatever a library prints goes to standard error instead."""
-    configure()
+    configure(level, style)
     signal.signal(
         signal.SIGINT, signal.SIG_IGN
     )  # Ctrl-C reaches the whole group; the daemon ends its workers in good order
@@ -200,4 +200,4 @@ def main(store: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])  # type: ignore[arg-type]  # the pool's own words

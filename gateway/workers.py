@@ -10,26 +10,34 @@ import asyncio
 import os
 import signal
 import sys
+import time
 from asyncio import StreamReader, StreamWriter
 from asyncio.subprocess import PIPE, Process
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple, Self, cast
+from typing import Any, Literal, NamedTuple, NoReturn, Self, cast
 
+import psutil
 import structlog
 
 from common.errors import FedfabError
 from federation.progress import reporter
 from gateway import frames
+from gateway.config import Config
 from gateway.errors import GatewayError
 
 log = structlog.get_logger()
 
-ATTEMPTS = 2
+ATTEMPTS = 3
 BUFFER_BYTES = 1 << 22
 STOP_S = 5.0
+LOOK_S = 2.0
+"""Seconds between two looks at a process that works on a call."""
+BURST = 1.5
+"""Times its memory limit a process may hold while it works on a call."""
 
 
 class Answer(NamedTuple):
@@ -40,11 +48,38 @@ class Answer(NamedTuple):
 
 
 class WorkerPool:
-    """Worker processes over the feature store of one gateway. Calls to one process wait for each other, first come first served."""
+    """Worker processes over the feature store of one gateway. Calls to one process wait for each other, first come first served.
 
-    def __init__(self, store: Path, processes: int) -> None:
-        self._workers = [_Worker(store, number) for number in range(processes)]
+    A process that has grown beyond ``memory_mb`` of resident memory (0: any size) is replaced between two calls, and in a call once it
+    holds half as much again; one that neither says anything nor uses the processor for ``hang_s`` seconds is replaced at once. What it
+    logs is at least of ``level``, in ``style``.
+    """
+
+    def __init__(
+        self,
+        store: Path,
+        processes: int,
+        *,
+        memory_mb: int = 0,
+        hang_s: float = 300.0,
+        level: Literal["debug", "info", "warning", "error"] = "info",
+        style: Literal["text", "json"] = "text",
+    ) -> None:
+        limits = _Limits(memory_mb << 20, hang_s)
+        self._workers = [_Worker(number, limits, (str(store), level, style)) for number in range(processes)]
         self._home: dict[str, _Worker] = {}
+
+    @classmethod
+    def of(cls, config: Config) -> Self:
+        """The pool that a gateway of this configuration has."""
+        return cls(
+            config.gateway.store,
+            config.workers.processes,
+            memory_mb=config.workers.memory_mb,
+            hang_s=config.workers.hang_s,
+            level=config.log.level,
+            style=config.log.style,
+        )
 
     async def __aenter__(self) -> Self:
         return self
@@ -64,7 +99,7 @@ class WorkerPool:
         """Let the process that is home to ``home`` (an end, a model) do one thing of `gateway.worker`.
 
         A process that dies is started again and asked once more, since all calls are idempotent. Raises the error that the worker
-        reported, or GatewayError FF-WORKER-001 when it died twice.
+        reported, or GatewayError FF-WORKER-001 when it died three times.
         """
         worker = self._home.setdefault(home, self._workers[len(self._home) % len(self._workers)])
         return await worker.call({**values, "op": op}, arrays or {})
@@ -73,16 +108,30 @@ class WorkerPool:
         """Let all processes drop the data sets of a task that is over."""
         await asyncio.gather(*(w.call({"op": "forget", "task": task}, {}) for w in self._workers if w.running))
 
+    @property
+    def restarts(self) -> int:
+        """How many processes have died or been replaced since the start."""
+        return sum(worker.lost for worker in self._workers)
+
     def pids(self) -> list[int]:
         """Process ids of the workers that run, for a person's eyes."""
         return [worker.process.pid for worker in self._workers if worker.process is not None and worker.running]
 
 
+@dataclass(frozen=True, slots=True)
+class _Limits:
+    memory: int
+    """Bytes; 0: none."""
+    hang_s: float
+
+
 class _Worker:
-    def __init__(self, store: Path, number: int) -> None:
-        self.store = store
+    def __init__(self, number: int, limits: _Limits, arguments: tuple[str, ...]) -> None:
         self.number = number
+        self.limits = limits
+        self.arguments = arguments
         self.process: Process | None = None
+        self.lost = 0
         self.turn = asyncio.Lock()
         self.waiting: list[Callable[[], None]] = []
 
@@ -121,10 +170,14 @@ class _Worker:
     async def _exchange_anew(self, values: Mapping[str, object], arrays: Mapping[str, frames.Array]) -> Answer:
         for attempt in range(1, ATTEMPTS + 1):
             process = self.process if self.process is not None and self.running else await self._spawn()
+            watch = _Watch(process.pid, self.limits)
             try:
-                return await _exchange(process, values, arrays, self._tick)
-            except (BrokenPipeError, ConnectionResetError, asyncio.IncompleteReadError):
-                end = _ending(await process.wait())
+                answer = await _exchange(process, values, arrays, self._tick, watch)
+            except (BrokenPipeError, ConnectionResetError, asyncio.IncompleteReadError, _ReplaceError) as error:
+                if isinstance(error, _ReplaceError):
+                    await self._kill(process)
+                end = str(error) if isinstance(error, _ReplaceError) else _ending(await process.wait())
+                self.lost += 1
                 log.warning(
                     "worker died",
                     worker=self.number,
@@ -136,6 +189,12 @@ class _Worker:
             except BaseException:
                 await self._kill(process)  # its answer would be taken for that of the next call
                 raise
+            else:
+                if watch.too_large():
+                    self.lost += 1
+                    log.warning("worker replaced", worker=self.number, megabytes=watch.resident() >> 20)
+                    await self._kill(process)
+                return answer
         raise GatewayError(
             "FF-WORKER-001",
             f'worker process {self.number} died {ATTEMPTS} times while doing "{values["op"]}" for {values.get("end") or "a model"}: {end}',
@@ -149,7 +208,7 @@ class _Worker:
 
     async def _spawn(self) -> Process:
         self.process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "gateway.worker", str(self.store),
+            sys.executable, "-m", "gateway.worker", *self.arguments,
             stdin=PIPE, stdout=PIPE, limit=BUFFER_BYTES,
             env={**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
         )  # fmt: skip
@@ -163,17 +222,77 @@ class _Worker:
 
 
 async def _exchange(
-    process: Process, values: Mapping[str, object], arrays: Mapping[str, frames.Array], tick: Callable[[], None]
+    process: Process,
+    values: Mapping[str, object],
+    arrays: Mapping[str, frames.Array],
+    tick: Callable[[], None],
+    watch: _Watch,
 ) -> Answer:
-    stdin, stdout = cast("StreamWriter", process.stdin), cast("StreamReader", process.stdout)
-    stdin.writelines(frames.encode(values, arrays))
-    await stdin.drain()
-    while True:
-        head, body = frames.LENGTHS.unpack(await stdout.readexactly(frames.LENGTHS.size))
-        answer = Answer(*frames.decode(await stdout.readexactly(head), await stdout.readexactly(body)))
-        tick()
-        if "tick" not in answer.values:
-            return answer
+    """The answer of a process that is watched meanwhile. Raises _ReplaceError where it must go, OSError where it is gone."""
+
+    async def talk() -> Answer:
+        stdin, stdout = cast("StreamWriter", process.stdin), cast("StreamReader", process.stdout)
+        stdin.writelines(frames.encode(values, arrays))
+        await stdin.drain()
+        while True:
+            head, body = frames.LENGTHS.unpack(await stdout.readexactly(frames.LENGTHS.size))
+            answer = Answer(*frames.decode(await stdout.readexactly(head), await stdout.readexactly(body)))
+            watch.heard()
+            tick()
+            if "tick" not in answer.values:
+                return answer
+
+    talking, watching = asyncio.create_task(talk()), asyncio.create_task(watch.run(tick))
+    try:
+        await asyncio.wait([talking, watching], return_when=asyncio.FIRST_COMPLETED)
+        return talking.result() if talking.done() else watching.result()
+    finally:
+        talking.cancel()
+        watching.cancel()
+        await asyncio.gather(talking, watching, return_exceptions=True)
+
+
+class _ReplaceError(Exception):
+    """The process must go, for the reason given."""
+
+
+class _Watch:
+    """Looks at a process while it works on one call: is it alive, and does it stay within its limits?"""
+
+    def __init__(self, pid: int, limits: _Limits) -> None:
+        self._pid = pid
+        self._limits = limits
+        self._moved = time.monotonic()
+        self._used = 0.0
+
+    def heard(self) -> None:
+        """It has said something."""
+        self._moved = time.monotonic()
+
+    def resident(self) -> int:
+        """Bytes in memory; 0 where the process is gone."""
+        try:
+            return int(psutil.Process(self._pid).memory_info().rss)
+        except psutil.NoSuchProcess:
+            return 0
+
+    def too_large(self, allowance: float = 1.0) -> bool:
+        """Whether it has grown beyond its limit, times ``allowance``."""
+        return 0 < self._limits.memory * allowance < self.resident()
+
+    async def run(self, tick: Callable[[], None]) -> NoReturn:
+        """Tick for as long as the process computes. Raises _ReplaceError where it does not, or has grown far beyond its limit."""
+        while True:
+            await asyncio.sleep(LOOK_S)
+            with suppress(psutil.NoSuchProcess):  # whoever reads from it finds out
+                used = sum(psutil.Process(self._pid).cpu_times()[:2])
+                if used > self._used:
+                    self._used, self._moved = used, time.monotonic()
+                    tick()
+            if time.monotonic() - self._moved > self._limits.hang_s:
+                raise _ReplaceError(f"killed: it did nothing for {self._limits.hang_s:g} s")
+            if self.too_large(BURST):
+                raise _ReplaceError(f"killed: it grew to {self.resident() >> 20} MB, far above its limit")
 
 
 def _ending(code: int) -> str:

@@ -30,10 +30,20 @@ class Workers(Section):
     """Processes that train; torch lives there and nowhere else."""
 
     processes: int = Field(default=1, ge=1, le=64, description="How many ends train at the same time.")
+    memory_mb: int = Field(
+        default=0,
+        ge=0,
+        description="Resident memory of one process, in MiB, beyond which it is replaced by a fresh one; 0: no limit.",
+    )
+    hang_s: float = Field(
+        default=300.0,
+        gt=0,
+        description="Seconds after which a process that neither answers nor computes is replaced by a fresh one.",
+    )
 
 
 class Log(Section):
     """What goes to standard error."""
 
     level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="The least that is shown.")
-    style: Literal["text", "json"] = Field(default="text", description="Lines for a person, or JSON for a machine.")
+    format: Literal["text", "json"] = Field(default="text", description="Lines for a person, or JSON for a machine.")

@@ -106,7 +106,7 @@ async def test_those_who_wait_see_the_others_progress(pool: WorkerPool, tmp_path
 
 async def test_a_worker_that_dies_again_is_an_error(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.executable", "/bin/false")
-    with pytest.raises(GatewayError, match=r"FF-WORKER-001.*died 2 times.*exit code 1"):
+    with pytest.raises(GatewayError, match=r"FF-WORKER-001.*died 3 times.*exit code 1"):
         await WorkerPool(store, 1).start()
 
 
@@ -134,6 +134,46 @@ async def test_a_defect_in_a_worker_is_told_and_survived(pool: WorkerPool) -> No
     with pytest.raises(FedfabError, match=r"FF-GATEWAY-001.*KeyError"):
         await pool.call("fit", {}, home="x")
     assert (await pool.call("ready", {}, home="x")).values == {}
+
+
+async def test_a_worker_that_hangs_is_replaced(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.workers.LOOK_S", 0.05)
+    async with WorkerPool(store, 1, hang_s=0.3) as pool:
+        learner = end(pool, tmp_path)
+        description = await learner.describe()
+        (pid,) = pool.pids()
+        os.kill(pid, signal.SIGSTOP)
+        assert await learner.describe() == description
+        assert pool.pids() != [pid]
+        assert pool.restarts == 1
+
+
+async def test_a_worker_that_has_grown_is_replaced_between_calls(store: Path, tmp_path: Path) -> None:
+    """Any process with torch in it is beyond a limit of 20 MB, and half as much again is only looked at while it works."""
+    async with WorkerPool(store, 1, memory_mb=20) as pool:
+        learner = end(pool, tmp_path)
+        description = await learner.describe()
+        assert pool.pids() == []
+        assert await learner.describe() == description
+        assert pool.restarts == 2
+
+
+async def test_a_worker_that_grows_far_beyond_its_limit_is_stopped_at_work(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.workers.LOOK_S", 0.05)
+    async with WorkerPool(store, 1, memory_mb=20) as pool:
+        with pytest.raises(GatewayError, match=r"FF-WORKER-001.*far above its limit"):
+            await end(pool, tmp_path).describe()
+
+
+async def test_workers_log_as_the_gateway_does(store: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    async with WorkerPool(store, 1, level="error", style="json") as pool:
+        with pytest.raises(FedfabError, match="KeyError"):
+            await pool.call("fit", {}, home="x")
+    lines = [line for line in capfd.readouterr().err.splitlines() if "call failed" in line]
+    assert lines
+    assert lines[0].startswith("{")
 
 
 async def test_workers_leave_with_their_pool(store: Path) -> None:
