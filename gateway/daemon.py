@@ -47,7 +47,7 @@ async def _day(config: Config) -> None:
         # open what keeps
         store = stack.enter_context(Store.open(config.gateway.store))
         models = ModelStore(data / "models")
-        pool = await stack.enter_async_context(WorkerPool(config.gateway.store, config.workers.processes))
+        pool = await stack.enter_async_context(WorkerPool.of(config))
         recorder = Recorder(store.append_results)
         runtime = Runtime(config, store)
         programs = Programs(config, folder=data / "checkpoints", models=models, pool=pool)
