@@ -15,6 +15,7 @@ import structlog
 from pydantic import TypeAdapter, ValidationError
 
 from common.errors import FedfabError
+from common.tasklog import bind
 from coordinator.contacts import Contacts
 from coordinator.errors import ConflictError, CoordinatorError
 from coordinator.registry import Registry
@@ -23,6 +24,7 @@ from coordinator.tasks import Tasks
 from federation.aggregate import aggregate
 from federation.checkpoint import Checkpoint
 from federation.context import Message
+from federation.history import History
 from federation.node import Node
 from federation.remote import RemoteLearner
 from federation.rounds import RoundReport
@@ -43,6 +45,7 @@ class Scheduler:
     ) -> None:
         self._node, self._tasks, self._registry, self._contacts = node, tasks, registry, contacts
         self._checkpoints = checkpoints
+        self.history = History()
         self._slots = asyncio.Semaphore(running)
         self._jobs: dict[str, asyncio.Task[None]] = {}
         self._group = asyncio.TaskGroup()
@@ -104,6 +107,7 @@ class Scheduler:
 
     async def _carry(self, task: Task) -> None:
         """One task from where it stands to its end."""
+        bind(task.id)
         try:
             # what gateways do by themselves costs nothing here, however long one of them is away
             async with self._slots if task.spec.layer == "cloud" else nullcontext():
@@ -192,6 +196,7 @@ class Scheduler:
             log.warning("message dropped", kind=header.kind, sender=header.sender, task=header.task, error=str(error))
 
     async def _report(self, task: Task, member: str, report: RoundReport) -> None:
+        self.history.note(task.id, member if member == report.name else f"{member}/{report.name}", report)
         await self._tasks.record(task.id, "round", {"member": member, **report.to_json()})
 
     async def _deploy(self, model: Model) -> None:

@@ -7,9 +7,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+import structlog
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from federation.rounds import RoundReport
+
+log = structlog.get_logger()
 
 TASKS = 20
 """Tasks remembered; the one heard of longest ago is forgotten."""
@@ -46,7 +49,19 @@ class History:
         self.rounds = 0
 
     def note(self, task: str, group: str, report: RoundReport) -> None:
-        """A round has ended."""
+        """A round has ended; said in the log, too."""
+        log.info(
+            "model evaluated" if report.final else "round done",
+            task=task,
+            group=group,
+            layer=report.layer,
+            round=report.round,
+            train_loss=report.train_loss,
+            metrics=report.metrics,
+            samples=report.samples,
+            seconds=round(report.seconds, 3),
+            missing=report.reasons or report.missing,
+        )
         courses = self.tasks.setdefault(task, {})
         self.tasks.move_to_end(task)
         courses.setdefault(group, Course(report)).take(report)

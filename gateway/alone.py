@@ -5,7 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from common.files import erase
+from common.tasklog import bind
 from federation.aggregate import Observe
+from federation.history import History
+from federation.rounds import RoundReport
 from gateway.clusters import Clusters
 from gateway.config import Config
 from gateway.errors import GatewayError
@@ -29,9 +32,16 @@ async def learn(config: Config, spec: TaskSpec, observe: Observe) -> dict[str, d
     data = config.gateway.data_dir
     task = f"local-{spec.name}"
     folder = data / "checkpoints" / task
+    history = History()
+    bind(task)
+
+    async def seen(report: RoundReport) -> None:
+        history.note(task, report.name, report)
+        await observe(report)
+
     async with WorkerPool.of(config) as pool:
         clusters = Clusters(config, spec, task, folder=folder, models=ModelStore(data / "models"), pool=pool)
-        results = await clusters.learn(observe)
+        results = await clusters.learn(seen)
     if not any("error" in result for result in results.values()):
         erase(folder)
     return results

@@ -18,8 +18,10 @@ from pydantic import BaseModel, Field, ValidationError
 
 from common.errors import FedfabError
 from common.files import erase, write_atomic
+from common.tasklog import bind
 from federation.aggregate import Observe
 from federation.context import Message
+from federation.history import History
 from federation.node import Node
 from federation.remote import serve
 from federation.rounds import RoundReport
@@ -64,8 +66,7 @@ class Programs:
         self.models = models
         self.pool = pool
         self.records = {record.task: record for record in _stored(folder)}
-        self.reports: dict[str, dict[str, RoundReport]] = {}
-        """Latest report of each group, by task."""
+        self.history = History()
         self._jobs: dict[str, asyncio.Task[None]] = {}
         self.node: Node | None = None
 
@@ -102,7 +103,7 @@ class Programs:
                 "name": record.spec.name,
                 "layer": record.spec.layer,
                 "rounds": record.spec.rounds.max,
-                "groups": {name: report.to_json() for name, report in self.reports.get(record.task, {}).items()},
+                "groups": self.history.of(record.task),
             }
             for record in latest
         ]
@@ -141,10 +142,11 @@ class Programs:
 
     async def _carry(self, node: Node, record: Record) -> None:
         """One task from where it stands to its end. Cancelled with the daemon, it stays unfinished, to be taken up again."""
+        bind(record.task)
         context = node.context(record.task)
 
         async def observe(report: RoundReport) -> None:
-            self.reports.setdefault(record.task, {})[report.name] = report
+            self.history.note(record.task, report.name, report)
             await context.send(record.coordinator, "task.report", report.to_json())
 
         clusters = Clusters(
@@ -166,6 +168,7 @@ class Programs:
                 await context.send(record.coordinator, "task.result", {"models": record.results})
                 await context.close()
             self._end(record, "finished")
+            log.info("task finished", results=record.results)
         except asyncio.CancelledError:
             if record.state == "cancelled":
                 await context.close()
