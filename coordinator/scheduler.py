@@ -79,12 +79,14 @@ class Scheduler:
 
     async def cancel(self, task_id: str, by: str) -> Task:
         """End a task, here and at its members; one that is away is told when it returns. Raises NotFoundError, ConflictError."""
+        task = await self._tasks.get(task_id)
+        if task.state not in ENDED:  # told first: a crash in between must leave nobody at work on it
+            await self._tell(task.members, "task.cancel", task.id)
         task = await self._tasks.move(task_id, "cancelled", f"cancelled by {by}")
         log.info("task cancelled", task=task.id, by=by)
         if job := self._jobs.get(task_id):
             job.cancel()
             await asyncio.wait([job])
-        await self._tell(task.members, "task.cancel", task.id)
         await self._forget(task)
         return task
 
@@ -150,6 +152,7 @@ class Scheduler:
         in_use = await self._registry.in_use(task.name)
         if in_use is not None:
             await self._deploy(in_use)  # also where members judged otherwise: all serve the version that is in use here
+        await self._tell(task.members, "task.over", task.id)  # also to those who were away and still wait for a round
         return f"{_ended(outcome.rounds, outcome.converged)}; version {model.version}: {model.reason}"
 
     async def _below(self, task: Task) -> str:
@@ -208,12 +211,12 @@ class Scheduler:
             await self._node.send(member, kind, {"task": task, **meta}, task=task)
 
     async def _fail(self, task: Task, reason: str) -> None:
+        await self._tell(task.members, "task.cancel", task.id, resumable=True)
         try:
             await self._tasks.move(task.id, "failed", reason)
         except ConflictError:
             return
         log.error("task failed", task=task.id, reason=reason)
-        await self._tell(task.members, "task.cancel", task.id)
 
     async def _forget(self, task: Task) -> None:
         await self._node.context(task.id).close()

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, cast
 
 from pydantic import JsonValue
-from sqlalchemy import ColumnElement, Connection, insert, select, update
+from sqlalchemy import ColumnElement, Connection, func, insert, select, update
 
 from coordinator import tables
 from coordinator.db import rows
@@ -103,9 +103,17 @@ class Tasks:
         return found
 
     async def record(self, task: str, kind: Literal["round", "result"], body: object) -> None:
-        """Add an event; ``body`` is anything that becomes a JSON object."""
-        content = plain(body)
-        await self._database.write(lambda connection: _append(connection, task, kind, content))
+        """Add an event; ``body`` is anything that becomes a JSON object.
+
+        Who was killed may say the same again: a round is recorded once, a member's result once since the task was last submitted.
+        """
+        content = cast("dict[str, JsonValue]", plain(body))
+
+        def write(connection: Connection) -> None:
+            if not _known(connection, task, kind, content):
+                _append(connection, task, kind, content)
+
+        await self._database.write(write)
         self._wake()
 
     async def recorded(self, task: str, kind: Literal["round", "result"]) -> list[Event]:
@@ -142,6 +150,28 @@ class Tasks:
     def _wake(self) -> None:
         self._changed.set()
         self._changed = asyncio.Event()
+
+
+_SAME = {"round": ("member", "layer", "name", "round", "final", "autonomous"), "result": ("member",)}
+"""By which fields an event of a kind is the same as another."""
+
+
+def _known(connection: Connection, task: str, kind: str, body: Mapping[str, JsonValue]) -> bool:
+    events = tables.events.c
+    same = [events.task == task, events.kind == kind]
+    same += [_holds(events.body[name], body[name]) for name in _SAME[kind] if name in body]
+    if kind == "result":  # a task that was resumed has new ones
+        submitted = events.task == task, events.kind == "state", events.body["state"].as_string() == "submitted"
+        same.append(events.number > select(func.max(events.number)).where(*submitted).scalar_subquery())
+    return connection.scalar(select(events.number).where(*same).limit(1)) is not None
+
+
+def _holds(element: Any, value: JsonValue) -> ColumnElement[bool]:
+    if isinstance(value, bool):
+        return cast("ColumnElement[bool]", element.as_boolean() == value)
+    if isinstance(value, int):
+        return cast("ColumnElement[bool]", element.as_integer() == value)
+    return cast("ColumnElement[bool]", element.as_string() == value)
 
 
 def _append(connection: Connection, task: str, kind: str, body: JsonValue) -> None:
