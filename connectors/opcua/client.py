@@ -1,10 +1,11 @@
-"""The OPC UA connector: one session, one subscription, changes collected in a bounded inbox."""
+"""The OPC UA connector: one session, one subscription, whose deliveries are what it reads."""
 
 from __future__ import annotations
 
 import logging
 import time
 from collections.abc import Sequence
+from itertools import count
 
 from asyncua import ua
 from asyncua.client.client import Client
@@ -13,14 +14,12 @@ from connectors.contract import Batch, Quality, Sample
 from connectors.errors import ConnectorError
 from connectors.once import Once
 from connectors.opcua.config import OpcUaConfig, OpcUaTag
-from connectors.opcua.inbox import Inbox
+from connectors.opcua.notifications import Delivery, block
 from connectors.opcua.session import FAILURES, chunks, connect, find_nodes, item_of, new_client, session
-from connectors.opcua.values import overflowed, sample
+from connectors.opcua.subscription import Subscription
+from connectors.opcua.values import sample
 
 _log = logging.getLogger(__name__)
-
-_LIFE_S = 600.0
-"""How long the server is asked to keep the subscription while nobody asks for deliveries."""
 
 
 class OpcUaConnector:
@@ -33,45 +32,73 @@ class OpcUaConnector:
     def __init__(self, config: OpcUaConfig) -> None:
         self._config = config
         self._client: Client | None = None
-        self._inbox: Inbox | None = None
+        self._subscription: Subscription | None = None
+        self._names: dict[int, str] = {}
+        """Tag of each handle by which the server knows a variable."""
+        self._failed: dict[str, str] = {}
+        """Tags that the server does not let us follow, and why; not yet told to the reader."""
         self._unreadable: set[str] = set()
         self._once = Once(_log, config.name)
 
     async def start(self, cursor: str | None) -> None:
         """Connect and subscribe. Raises ConnectorError."""
         self._client = client = new_client(self._config)
-        self._inbox = inbox = Inbox(self._config.buffer)
+        self._subscription = subscription = Subscription(client, self._config)
 
         async def lost(error: Exception) -> None:
-            inbox.lose(ConnectionError(f"{error.__class__.__name__} {error}".strip()))
+            subscription.lose(ConnectionError(f"{error.__class__.__name__} {error}".strip()))
 
         client.connection_lost_callback = lost
         await connect(self._config, client)
         try:
-            await self._subscribe(client, inbox)
+            await self._subscribe(client, subscription)
         except FAILURES as error:
             raise self._lost(error) from error
 
     async def read(self) -> Batch:
-        """All changes collected since the last call; waits for one. Raises ConnectorError when the server falls silent."""
-        if self._inbox is None:
+        """All changes delivered since the last call; waits for one. Raises ConnectorError when the server falls silent."""
+        subscription = self._subscription
+        if subscription is None:
             raise RuntimeError("read before start")
-        try:
-            return Batch(await self._inbox.take())
-        except TimeoutError:
-            raise ConnectorError(
-                "FF-OPCUA-004",
-                f"{self._config.endpoint} sent nothing for {self._inbox.silence_s:g} s, not even that it is alive",
-                hint="the server dropped the subscription or hangs; if this comes again, restart the server",
-            ) from None
-        except FAILURES as error:
-            raise self._lost(error) from error
+        if self._failed:
+            now = time.time_ns()
+            failed, self._failed = self._failed, {}
+            return Batch([Sample(tag, None, Quality.BAD, now, now) for tag in failed])
+        while True:
+            try:
+                deliveries = await subscription.next()
+                samples, overflowed = block(self._names, deliveries, time.time_ns())
+            except TimeoutError:
+                raise ConnectorError(
+                    "FF-OPCUA-004",
+                    f"{self._config.endpoint} sent nothing for {subscription.silence_s:g} s, not even that it is alive",
+                    hint="the server dropped the subscription or hangs; if this comes again, restart the server",
+                ) from None
+            except FAILURES as error:
+                raise self._lost(error) from error
+            for tag in overflowed:
+                self._once.failed(tag, f"the server dropped changes of {tag}; raise queue_size")
+            for delivery in deliveries:
+                if delivery.ended:
+                    subscription.lose(ConnectionError(ua.StatusCode(ua.UInt32(delivery.ended)).name))
+            if samples:
+
+                async def acknowledge(stored: list[Delivery] = deliveries) -> None:
+                    subscription.acknowledge(stored)
+
+                return Batch(samples, acknowledge=acknowledge)
+            subscription.acknowledge(deliveries)
 
     async def stop(self) -> None:
         """Close session and socket, whatever state they are in."""
-        client, self._client, self._inbox = self._client, None, None
-        if client is not None:
-            await client.disconnect()
+        client, self._client = self._client, None
+        subscription, self._subscription = self._subscription, None
+        try:
+            if subscription is not None:
+                await subscription.close()
+        finally:
+            if client is not None:
+                await client.disconnect()
 
     async def probe(self) -> Sequence[Sample]:
         """Read every variable once on a session of its own. Raises ConnectorError."""
@@ -81,49 +108,24 @@ class OpcUaConnector:
             except FAILURES as error:
                 raise self._lost(error) from error
 
-    async def _subscribe(self, client: Client, inbox: Inbox) -> None:
+    async def _subscribe(self, client: Client, subscription: Subscription) -> None:
         nodes = await find_nodes(self._config, client)
-        names: dict[int, str] = {}
-
-        async def deliver(result: ua.PublishResult) -> None:
-            """Called for each delivery and each sign of life; asyncua asks the server for the next one when this returns."""
-            await inbox.room()
-            inbox.put(self._samples(names, result))
-            for notification in result.NotificationMessage.NotificationData or ():
-                if isinstance(notification, ua.StatusChangeNotification) and not notification.Status.is_good():
-                    inbox.lose(ConnectionError(notification.Status.name))
-
-        publishing_s = self._config.publishing_s
-        subscription = await client.uaclient.create_subscription(
-            ua.CreateSubscriptionParameters(
-                RequestedPublishingInterval=1000 * publishing_s,
-                RequestedLifetimeCount=max(30, int(_LIFE_S / publishing_s)),
-                RequestedMaxKeepAliveCount=max(1, int(self._config.timeout_s / publishing_s)),
-                MaxNotificationsPerPublish=10_000,
-                PublishingEnabled=True,
-            ),
-            deliver,
-        )
-        inbox.silence_s = 3 * subscription.RevisedMaxKeepAliveCount * subscription.RevisedPublishingInterval / 1000
+        await subscription.open()
+        handles, self._names = count(1), {}
         failed = dict(nodes.failed)
         for part in chunks(nodes.found, self._config.chunk):
-            handles = range(len(names) + 1, len(names) + len(part) + 1)
-            names.update(zip(handles, (tag.name for tag, _ in part), strict=True))
-            parameters = ua.CreateMonitoredItemsParameters(
-                SubscriptionId=subscription.SubscriptionId,
-                TimestampsToReturn=ua.TimestampsToReturn.Both,
-                ItemsToCreate=[self._monitor(*item) for item in zip(handles, part, strict=True)],
-            )
-            for (tag, _), result in zip(part, await client.uaclient.create_monitored_items(parameters), strict=True):
-                if not result.StatusCode.is_good():
-                    failed[tag.name] = f"{tag.node or tag.path}: {result.StatusCode.name}"
+            items = [self._monitor(next(handles), *found) for found in part]
+            taken = await subscription.monitor(items)
+            for (tag, _), item, status in zip(part, items, taken, strict=True):
+                self._names[item.RequestedParameters.ClientHandle] = tag.name
+                if not status.is_good():
+                    failed[tag.name] = f"{tag.node or tag.path}: {status.name}"
         self._report_unreadable(failed)
-        now = time.time_ns()
-        inbox.put(Sample(tag, None, Quality.BAD, now, now) for tag in failed)
+        self._failed = failed
 
-    def _monitor(self, handle: int, found: tuple[OpcUaTag, ua.NodeId]) -> ua.MonitoredItemCreateRequest:
+    def _monitor(self, handle: int, tag: OpcUaTag, node: ua.NodeId) -> ua.MonitoredItemCreateRequest:
         return ua.MonitoredItemCreateRequest(
-            ItemToMonitor=item_of(*found),
+            ItemToMonitor=item_of(tag, node),
             MonitoringMode=ua.MonitoringMode.Reporting,
             RequestedParameters=ua.MonitoringParameters(
                 ClientHandle=handle,
@@ -132,18 +134,6 @@ class OpcUaConnector:
                 DiscardOldest=True,
             ),
         )
-
-    def _samples(self, names: dict[int, str], result: ua.PublishResult) -> list[Sample]:
-        now = time.time_ns()
-        samples: list[Sample] = []
-        for notification in result.NotificationMessage.NotificationData or ():
-            if isinstance(notification, ua.DataChangeNotification):
-                for item in notification.MonitoredItems:
-                    name = names[item.ClientHandle]
-                    samples.append(sample(name, item.Value, now))
-                    if overflowed(item.Value):
-                        self._once.failed(name, f"the server dropped changes of {name}; raise queue_size")
-        return samples
 
     async def _read_once(self, client: Client) -> list[Sample]:
         nodes = await find_nodes(self._config, client)

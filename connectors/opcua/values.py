@@ -11,8 +11,6 @@ from connectors.contract import Quality, Sample, Value
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _QUALITY = (Quality.GOOD, Quality.UNCERTAIN, Quality.BAD, Quality.BAD)
-_OVERFLOW = 0x0480
-"""InfoType DataValue and the Overflow bit: the server dropped changes before this one (OPC UA Part 4, 7.39)."""
 
 
 def sample(tag: str, data: ua.DataValue | None, now: int) -> Sample:
@@ -25,19 +23,14 @@ def sample(tag: str, data: ua.DataValue | None, now: int) -> Sample:
         return Sample(tag, None, Quality.BAD, now, now)
     status = data.StatusCode
     quality = Quality.GOOD if status is None else _QUALITY[status.value >> 30]
-    time = _nanoseconds(data.SourceTimestamp) or _nanoseconds(data.ServerTimestamp) or now
-    value = None if quality is Quality.BAD or data.Value is None else _plain(data.Value.Value)
+    time = nanoseconds(data.SourceTimestamp) or nanoseconds(data.ServerTimestamp) or now
+    value = None if quality is Quality.BAD or data.Value is None else plain(data.Value.Value)
     if value is None:
         quality = Quality.BAD
     return Sample(tag, value, quality, time, now)
 
 
-def overflowed(data: ua.DataValue | None) -> bool:
-    """Whether the server's queue of this variable was full, so that changes before this one are lost."""
-    return data is not None and data.StatusCode is not None and data.StatusCode.value & _OVERFLOW == _OVERFLOW
-
-
-def _nanoseconds(time: datetime | None) -> int:
+def nanoseconds(time: datetime | None) -> int:
     """Nanoseconds since the epoch; 0 where the server left the time out or sent OPC UA's null time, the year 1601."""
     if time is None:
         return 0
@@ -45,13 +38,14 @@ def _nanoseconds(time: datetime | None) -> int:
     return max(0, (since.days * 86400 + since.seconds) * 1_000_000_000 + since.microseconds * 1000)
 
 
-def _plain(value: object) -> Value:  # noqa: PLR0911  one line for each kind of value
+def plain(value: object) -> Value:  # noqa: PLR0911  one line for each kind of value
+    """The value as a tag can hold it; None for NaN, an array of more than one element, a structure."""
     if isinstance(value, float):
         return None if value != value else value  # noqa: PLR0124  NaN
     if isinstance(value, int | str):
         return value
     if isinstance(value, list) and len(value) == 1:  # an index range delivers one element as an array
-        return _plain(value[0])
+        return plain(value[0])
     if isinstance(value, datetime):
         return value.isoformat()
     if isinstance(value, ua.LocalizedText):

@@ -71,6 +71,25 @@ async def test_first_values_by_node_id_path_uri_and_index(reader: Connector) -> 
         assert before - 300e9 < sample.source_time < sample.gateway_time
 
 
+KINDS = {
+    "Boolean": True, "SByte": -8, "Byte": 8, "Int16": -16, "UInt16": 16, "Int32": -32, "UInt32": 32, "Int64": 64, "UInt64": 64,
+    "Float": 0.5, "Double": -0.5, "String": "text", "DateTime": "2026-01-02T03:04:05.678000+00:00", "LocalizedText": "local",
+    "QualifiedName": "name", "Guid": "72962b91-fa75-4ae6-8d28-b404dc7daf63", "ByteString": None, "StatusCode": None,
+}  # fmt: skip
+
+
+async def test_every_kind_of_value_by_subscription_as_by_reading(server: OpcUaServer) -> None:
+    press = connector(server, [{"name": kind, "node": f"ns=2;s=Press.A{kind}"} for kind in KINDS])
+    await press.start(None)
+    followed = {sample.tag: sample for sample in await collect(press, len(KINDS))}
+    await press.stop()
+    assert {tag: sample.value for tag, sample in followed.items()} == KINDS
+    assert [type(followed[tag].value) for tag in KINDS] == [type(value) for value in KINDS.values()]
+    for reading in await press.probe():
+        assert followed[reading.tag][:3] == reading[:3]
+        assert abs(followed[reading.tag].source_time - reading.source_time) < 1000  # asyncua reads microseconds
+
+
 async def test_no_change_is_lost_in_a_burst(server: OpcUaServer) -> None:
     press = connector(server, [{"name": "burst", "node": "ns=2;s=Press.Count"}], queue_size=3000)
     await press.start(None)

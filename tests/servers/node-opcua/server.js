@@ -42,7 +42,7 @@ async function main(options) {
   function add(name, dataType, value, extra) {
     const node = own.addVariable({ componentOf: press, browseName: name, nodeId: `s=Press.${name}`, dataType,
                                    minimumSamplingInterval: 0, ...extra });
-    node.setValueFromSource(new Variant({ dataType, value, ...(Array.isArray(value) ? { arrayType: VariantArrayType.Array } : {}) }));
+    node.setValueFromSource(new Variant({ dataType, value, ...(extra ? { arrayType: VariantArrayType.Array } : {}) }));
     types[name] = dataType;
     variables[name] = node;
   }
@@ -51,6 +51,12 @@ async function main(options) {
   add("Running", DataType.Boolean, true);
   add("Program", DataType.String, "A-1");
   add("Zones", DataType.Double, [1.5, 2.5, 3.5], { valueRank: 1 });
+  const moment = new Date("2026-01-02T03:04:05.678Z");
+  const kinds = { Boolean: true, SByte: -8, Byte: 8, Int16: -16, UInt16: 16, Int32: -32, UInt32: 32, Int64: [0, 64], UInt64: [0, 64],
+                  Float: 0.5, Double: -0.5, String: "text", DateTime: moment, LocalizedText: { text: "local" },
+                  QualifiedName: { name: "name", namespaceIndex: 2 }, Guid: "72962b91-fa75-4ae6-8d28-b404dc7daf63",
+                  ByteString: Buffer.from("bytes"), StatusCode: StatusCodes.BadInternalError };
+  for (const [kind, value] of Object.entries(kinds)) add(`A${kind}`, DataType[kind], value);
   for (let i = 0; i < (options.tags || 0); i++) add(`Tag${i}`, DataType.Double, i);
 
   await server.start();
