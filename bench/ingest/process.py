@@ -39,19 +39,17 @@ class Daemon:
         notices = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         with notices:
             notices.bind(str(self._folder / "notify"))
-            notices.settimeout(START_S)
+            notices.settimeout(0.2)
             command = [Path(sys.executable).with_name("fedfab"), "gateway", "run", "-c", self._folder / "gateway.toml"]
             began = time.perf_counter()
             with open(self._folder / "daemon.log", "wb") as log:
                 self._process = subprocess.Popen(
                     command, stderr=log, stdout=log, env=os.environ | {"NOTIFY_SOCKET": str(self._folder / "notify")}
                 )
-            try:
-                while b"READY=1" not in notices.recv(4096):
-                    pass
-            except TimeoutError:
-                self.__exit__()
-                raise SystemExit(f"the daemon was not ready:\n{self.log()}") from None
+            while not _ready(notices):
+                if self._process.poll() is not None or time.perf_counter() - began > START_S:
+                    self.__exit__()
+                    raise SystemExit(f"the daemon was not ready:\n{self.log()}")
             self.ready_s = time.perf_counter() - began
         self._seen = psutil.Process(self._process.pid)
         self.ready_cpu_s = self.usage().cpu_s
@@ -78,3 +76,10 @@ class Daemon:
     def log(self) -> str:
         """What it has said."""
         return (self._folder / "daemon.log").read_text()
+
+
+def _ready(notices: socket.socket) -> bool:
+    try:
+        return b"READY=1" in notices.recv(4096)
+    except TimeoutError:
+        return False

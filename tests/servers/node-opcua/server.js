@@ -42,7 +42,7 @@ async function main(options) {
   function add(name, dataType, value, extra) {
     const node = own.addVariable({ componentOf: press, browseName: name, nodeId: `s=Press.${name}`, dataType,
                                    minimumSamplingInterval: 0, ...extra });
-    node.setValueFromSource(new Variant({ dataType, value, ...(extra ? { arrayType: VariantArrayType.Array } : {}) }));
+    node.setValueFromSource(new Variant({ dataType, value, arrayType: extra ? VariantArrayType.Array : VariantArrayType.Scalar }));
     types[name] = dataType;
     variables[name] = node;
   }
