@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
-import safetensors.numpy
 from numpy.typing import NDArray
 
 from models.errors import ModelError
@@ -131,7 +130,25 @@ def require(params: Mapping[str, NDArray[np.float32]], spec: TaskSpec, schema: S
 
 def to_bytes(params: Params) -> bytes:
     """Parameters as safetensors, float32; the same parameters give the same bytes."""
-    return safetensors.numpy.save({name: np.ascontiguousarray(value) for name, value in params.items()})
+    return b"".join(parts(params))
+
+
+def parts(params: Params) -> list[Buffer]:
+    """What `to_bytes` joins: the header, then every tensor where it lies in memory, so that large models need not be copied.
+
+    Layout: safetensors, u64 length of the header, JSON padded to 8 bytes, tensors in the order of their names.
+    """
+    header: dict[str, object] = {}
+    tensors: list[Buffer] = []
+    end = 0
+    for name, value in sorted(params.items()):
+        tensor = np.ascontiguousarray(value, dtype="<f4")
+        header[name] = {"dtype": "F32", "shape": list(value.shape), "data_offsets": [end, end + tensor.nbytes]}
+        tensors.append(tensor.data.cast("B") if tensor.size else b"")
+        end += tensor.nbytes
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text = text.ljust(-(-len(text) // 8) * 8)
+    return [struct.pack("<Q", len(text)), text, *tensors]
 
 
 def from_bytes(data: Buffer) -> Params:
