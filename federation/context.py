@@ -8,10 +8,13 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from federation.errors import FederationError
-from federation.wire import Body
+from federation.wire import Body, decode
 from models.learner import Params
 from models.parameters import from_bytes
 from trust.envelope import Header
+
+MAX_ENCLOSED_BYTES = 64 << 20
+"""Of a message whose control data is so large that it travels in a blob."""
 
 if TYPE_CHECKING:
     from federation.node import Node
@@ -25,6 +28,18 @@ class Message:
         self.cursor = cursor
         self.settled = False
         self._node, self._body = node, body
+        self.blobs: list[str] = [] if body.blob is None else [body.blob]
+        """What it named, to be let go of when it is handled."""
+
+    async def unwrap(self) -> None:
+        """Fetch the inside of a message that came in a blob as a whole. Raises what `params` raises, FF-FED-024 for a huge one."""
+        body = self._body
+        if not body.enclosed or body.blob is None or body.manifest is None:
+            return
+        if body.manifest.size > MAX_ENCLOSED_BYTES:
+            raise _too_much(self.header.sender, body.manifest.size, MAX_ENCLOSED_BYTES)
+        self._body = decode(await self._node.relay.open(body.blob, body.manifest, lambda: None))
+        self.meta = self._body.meta
 
     @property
     def request(self) -> str | None:
@@ -41,11 +56,7 @@ class Message:
         body = self._body
         size = body.manifest.size if body.manifest is not None else len(memoryview(body.inline or b""))
         if max_bytes is not None and size > max_bytes:
-            raise FederationError(
-                "FF-FED-024",
-                f"{self.header.sender} sent parameters of {size} bytes, at most {max_bytes} were expected",
-                hint="it runs another task or version; check that participant",
-            )
+            raise _too_much(self.header.sender, size, max_bytes)
         if body.inline is not None:
             return from_bytes(body.inline)
         if body.blob is None or body.manifest is None:
@@ -115,6 +126,11 @@ class Context:
             while not left.empty():
                 left.get_nowait().done_soon()
 
+    @property
+    def idle(self) -> bool:
+        """Whether what is said now goes out at once, rather than wait behind something."""
+        return self._node.relay.idle
+
     def hearing(self, member: str, listener: Callable[[], None]) -> AbstractContextManager[None]:
         """Inside, ``listener`` is called while bytes of ``member`` are on their way."""
         return self._node.relay.hearing(member, listener)
@@ -149,3 +165,11 @@ class Context:
             message.done_soon()  # nobody waits for it any more
         else:
             self._inbox.put_nowait(message)
+
+
+def _too_much(sender: str, size: int, limit: int) -> FederationError:
+    return FederationError(
+        "FF-FED-024",
+        f"{sender} sent {size} bytes, at most {limit} were expected",
+        hint="it runs another task or version; check that participant",
+    )

@@ -7,20 +7,26 @@ cost a few disk syncs, not a hundred, and what one write sees is never older tha
 from __future__ import annotations
 
 import asyncio
+import fcntl
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from sqlalchemy import Connection, Engine, create_engine, event, make_url
+from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
+
+from federation.errors import FederationError
 
 T = TypeVar("T")
 
 READERS = 4
+_CLAIM = 0x66656468  # "fedh": the advisory lock of PostgreSQL has only a number for a name
 BUSY_TIMEOUT_MS = 15_000
 
 
 def connect(url: str) -> Engine:
-    """An engine for SQLite (write-ahead log, every commit synced to disk) or PostgreSQL."""
+    """An engine for SQLite (write-ahead log, every commit synced to disk, what is deleted overwritten) or PostgreSQL."""
     if make_url(url).get_backend_name() != "sqlite":
         return create_engine(url, pool_pre_ping=True)
     engine = create_engine(url, connect_args={"timeout": BUSY_TIMEOUT_MS / 1000})
@@ -28,11 +34,32 @@ def connect(url: str) -> Engine:
     @event.listens_for(engine, "connect")
     def configure(connection: Any, _: object) -> None:
         cursor = connection.cursor()
-        for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
+        for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON", "secure_delete = ON"):
             cursor.execute(f"PRAGMA {pragma}")
         cursor.close()
 
     return engine
+
+
+def claim(engine: Engine) -> ExitStack:
+    """Have the database for this process alone, until the returned stack is closed or the process dies.
+
+    SQLite: a lock on a file beside it. PostgreSQL: an advisory lock (PostgreSQL 13.3.5) on a connection of its own. Two that write
+    would hand out one cursor twice and lose messages. Raises FederationError FF-FED-042 where another process has it.
+    """
+    with ExitStack() as held:
+        if engine.dialect.name == "sqlite":
+            lock = held.enter_context(Path(f"{engine.url.database}.lock").open("a"))
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise _taken(engine) from error
+        else:
+            connection = held.enter_context(engine.connect().execution_options(isolation_level="AUTOCOMMIT"))
+            held.callback(connection.invalidate)  # one that went back to the pool would keep the lock
+            if not connection.scalar(text("SELECT pg_try_advisory_lock(:key)"), {"key": _CLAIM}):
+                raise _taken(engine)
+        return held.pop_all()
 
 
 class Database:
@@ -92,6 +119,14 @@ class Database:
             else:
                 for write in batch:
                     self._commit([write])
+
+
+def _taken(engine: Engine) -> FederationError:
+    return FederationError(
+        "FF-FED-042",
+        f"another process uses the database {engine.url.render_as_string(hide_password=True)}",
+        hint="two daemons must not share a database or data folder: stop the other one, or give this one its own",
+    )
 
 
 class _Write(Generic[T]):

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from math import inf
 
 from sqlalchemy import Connection, delete, select
 
 from federation import tables
 from federation.database import Database
-from trust.envelope import Header, ReplayGuard
+from trust.envelope import Header
+from trust.replay import ReplayGuard
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,20 +39,21 @@ class Journal:
             taken = connection.execute(select(tables.taken)).all()
             answers = connection.execute(select(tables.answers)).all()
         self._sent: dict[str, int] = {row.recipient: row.sequence for row in sent}
-        self._taken = {row.sender: _guard({row.sender: json.loads(row.state)}) for row in taken}
+        self._taken = {row.sender: ReplayGuard(json.loads(row.state)) for row in taken}
         self._answers = {(row.task, row.sender, row.kind): Stored(*row) for row in answers}
 
-    def sequence(self, recipient: str) -> int:
-        """The next number towards ``recipient``. The first is the clock's, so that a new outbox does not repeat an old one's."""
-        self._sent[recipient] = self._sent.get(recipient, time.time_ns() // 1000) + 1
+    def sequence(self, recipient: str, floor: int = 0) -> int:
+        """The next number towards ``recipient``, greater than all before and than ``floor``, what it says it has met of us.
+
+        The first is the clock's, so that a new outbox does not repeat an old one's.
+        """
+        last = self._sent.get(recipient, time.time_ns() // 1000)
+        self._sent[recipient] = max(last, floor) + 1
         return self._sent[recipient]
 
-    def check(self, header: Header) -> None:
-        """Raises TrustError where the message was handled before (FF-TRUST-035), or is too old or from the future."""
-        probe = ReplayGuard()
-        if (guard := self._taken.get(header.sender)) is not None:
-            probe.load(guard.export())
-        probe.check(header)
+    def meet(self, header: Header, now_s: float) -> None:
+        """A message came. Raises TrustError where it was handled before, or a stranger's first is too old or from the future."""
+        self._taken.setdefault(header.sender, ReplayGuard()).meet(header, now_s)
 
     def answered(self, task: str, sender: str, kind: str, request: str) -> Stored | None:
         """The answer given to this very request, if it was the last of its kind."""
@@ -60,10 +61,10 @@ class Journal:
         return stored if stored is not None and stored.request == request else None
 
     def take(self, header: Header) -> str:
-        """The message is handled. Returns the state to save with what it did."""
-        guard = self._taken.setdefault(header.sender, _guard({}))
-        guard.check(header)
-        return json.dumps(guard.export()[header.sender])
+        """A message that was met is handled. Returns the state to save with what it did."""
+        guard = self._taken[header.sender]
+        guard.take(header)
+        return json.dumps(guard.state)
 
     def store(self, answer: Stored) -> None:
         """The answer is given; it takes the place of the last one of its kind."""
@@ -100,7 +101,9 @@ def delete_answers(connection: Connection, task: str) -> list[str]:
     return [blob for blob in connection.scalars(gone) if blob is not None]
 
 
-def _guard(state: dict[str, list[str]]) -> ReplayGuard:
-    guard = ReplayGuard(max_age_s=inf, max_skew_s=inf)  # age was judged when the message came
-    guard.load(state)
-    return guard
+def newest_met(connection: Connection, senders: Collection[str] | None = None) -> dict[str, int]:
+    """The greatest sequence met of each sender, or of these, as far as it is durable."""
+    query = select(tables.taken.c.sender, tables.taken.c.state)
+    if senders is not None:
+        query = query.where(tables.taken.c.sender.in_(senders))
+    return {sender: ReplayGuard(json.loads(state)).newest for sender, state in connection.execute(query)}

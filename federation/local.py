@@ -8,12 +8,15 @@ from contextlib import AbstractContextManager
 
 from sqlalchemy import Connection
 
+from federation.clock import Clock
 from federation.hub import Hub
 from federation.mailbox import Delivery, remove
+from federation.presence import Presence
 from federation.relay import Commit
 from trust.blob import Manifest
 
 _LONG_S = 3600.0
+_DAY_S = 86400.0
 
 
 class LocalRelay:
@@ -21,14 +24,25 @@ class LocalRelay:
 
     def __init__(self, hub: Hub, name: str) -> None:
         self.database, self.blobs, self.participants = hub.database, hub.blobs, hub.participants
-        self.connected = asyncio.Event()
+        self.clock, self.meter, self.floors = Clock(), hub.meter, hub.floors
+        self.connected = Presence()
         self.connected.set()
         self._hub, self._name = hub, name
         self._after = 0
 
+    @property
+    def idle(self) -> bool:
+        """Nothing waits here."""
+        return True
+
+    def require_room(self) -> None:
+        """The mailbox of each recipient has its own limit."""
+
     async def run(self) -> None:
-        """Free what earlier uploads left behind; nothing else is to be kept moving."""
-        await self._hub.sweep()
+        """Free what broken uploads left behind, once a day; nothing else is to be kept moving."""
+        while True:
+            await self._hub.sweep()
+            await asyncio.sleep(_DAY_S)
 
     async def commit(self, commit: Commit) -> None:
         """One transaction with the messages themselves."""

@@ -18,6 +18,8 @@ CAPACITY = 10_000
 """Messages that may wait for one recipient."""
 BATCH = 64
 """Messages handed out at a time."""
+BATCH_BYTES = 1 << 20
+"""No further message is added to a batch of this size, so that it passes where large bodies do not."""
 
 _messages = tables.messages
 
@@ -74,18 +76,9 @@ class Mailbox:
         return added
 
     async def fetch(self, recipient: str, after: int = 0, limit: int = BATCH) -> list[Delivery]:
-        """Messages for ``recipient`` behind the cursor ``after``, in the order they came."""
-
-        def work(connection: Connection) -> list[Delivery]:
-            query = (
-                select(_messages.c.cursor, _messages.c.sealed)
-                .where(_messages.c.recipient == recipient, _messages.c.cursor > after)
-                .order_by(_messages.c.cursor)
-                .limit(limit)
-            )
-            return [Delivery(cursor, sealed) for cursor, sealed in connection.execute(query)]
-
-        return await self._database.read(work)
+        """The first messages for ``recipient`` behind the cursor ``after``, in the order they came."""
+        found, _ = await self._look(recipient, after, limit)
+        return found
 
     async def wait(self, recipient: str, after: int, seconds: float, limit: int = BATCH) -> list[Delivery]:
         """`fetch`, waiting for ``seconds`` until there is something; woken by `put`, never by a timer."""
@@ -94,8 +87,8 @@ class Mailbox:
                 while True:
                     signal = self._signals.setdefault(recipient, asyncio.Event())  # before the look, so none is missed
                     if after < self._read_up_to.get(recipient, after + 1):
-                        found = await self.fetch(recipient, after, limit)
-                        if len(found) < limit and self._signals.get(recipient) is signal:
+                        found, all_ = await self._look(recipient, after, limit)
+                        if all_ and self._signals.get(recipient) is signal:
                             self._read_up_to[recipient] = found[-1].cursor if found else after
                         if found:
                             return found
@@ -117,6 +110,27 @@ class Mailbox:
         mine = (_messages.c.recipient == reader) | (_messages.c.sender == reader)
         query = select(_messages.c.cursor).where(_messages.c.blob == blob, mine).limit(1)
         return await self._database.read(lambda connection: connection.execute(query).first() is not None)
+
+    async def _look(self, recipient: str, after: int, limit: int) -> tuple[list[Delivery], bool]:
+        """What `fetch` gives, and whether that is all there is."""
+
+        def work(connection: Connection) -> tuple[list[Delivery], bool]:
+            query = (
+                select(_messages.c.cursor, _messages.c.sealed)
+                .where(_messages.c.recipient == recipient, _messages.c.cursor > after)
+                .order_by(_messages.c.cursor)
+                .limit(limit)
+            )
+            found: list[Delivery] = []
+            size = 0
+            for cursor, sealed in connection.execute(query):
+                size += len(sealed)
+                if found and size > BATCH_BYTES:
+                    return found, False
+                found.append(Delivery(cursor, sealed))
+            return found, len(found) < limit
+
+        return await self._database.read(work)
 
     def _insert(self, connection: Connection, rows: list[dict[str, object]]) -> int:
         if not rows:

@@ -17,14 +17,18 @@ import numpy as np
 import structlog
 
 from common.errors import FedfabError
+from federation.client import Link
 from federation.context import Context, Message
 from federation.errors import FederationError
 from federation.hub import Hub
 from federation.journal import Journal
 from federation.local import LocalRelay
 from federation.mailbox import Delivery
+from federation.metrics import Meter
+from federation.outbox import OutboxLimits
 from federation.outgoing import Outgoing, Saying, Step
 from federation.relay import Relay
+from federation.route import Route
 from federation.uplink import Uplink
 from federation.wire import decode
 from models.learner import Params
@@ -65,12 +69,26 @@ class Node:
         self._digest: tuple[Params, asyncio.Task[str]] | None = None
 
     @classmethod
-    def member(cls, identity: Identity, trust: TrustStore, url: str, folder: Path) -> Node:
+    def member(
+        cls,
+        identity: Identity,
+        trust: TrustStore,
+        url: str,
+        folder: Path,
+        *,
+        route: Route | None = None,
+        outbox: OutboxLimits | None = None,
+        meter: Meter | None = None,
+    ) -> Node:
         """A participant that dials out to the aggregator at ``url``; what it must not lose lies in ``folder``.
 
-        It starts whether or not the aggregator can be reached. Raises FederationError FF-FED-021 for an address that is not https.
+        It starts whether or not the aggregator can be reached. ``meter`` counts on where an earlier node's stopped. Raises
+        FederationError FF-FED-021 for an address that is not https, FF-FED-042 where another process uses ``folder``.
         """
-        return cls([(identity, trust)], Uplink(identity, trust, url, folder))
+        uplink = Uplink(
+            Link(identity, trust, url, route or Route(), meter or Meter()), folder, outbox or OutboxLimits()
+        )
+        return cls([(identity, trust)], uplink)
 
     @classmethod
     def aggregator(cls, identities: Sequence[tuple[Identity, TrustStore]], hub: Hub) -> Node:
@@ -120,8 +138,10 @@ class Node:
     ) -> str:
         """Say something to ``to``; durable when this returns. Returns the message's id.
 
-        Raises FederationError FF-FED-010 where nobody bears that name, TrustError where its certificate does not hold any more.
+        Raises FederationError FF-FED-010 where nobody bears that name, FF-FED-023 where too much waits already, TrustError where its
+        certificate does not hold any more.
         """
+        self.relay.require_room()
         return await self._outgoing.take(Step(Saying(self._peer(to), task, kind, meta, params)))
 
     async def answer(self, message: Message, meta: dict[str, Any], params: Params | None, *, keep: bool) -> None:
@@ -138,8 +158,9 @@ class Node:
         """See `Message.done_along`."""
         if not message.settled:
             message.settled = True
-            self._outgoing.take_along(Step(handled=message))
-            self._release(message)
+            step = Step(handled=message)
+            step.committed.add_done_callback(lambda _: self._release(message))
+            self._outgoing.take_along(step)
 
     async def forget(self, task: str) -> None:
         """See `Context.close`."""
@@ -181,7 +202,7 @@ class Node:
                 await self.relay.refresh()
             for opened in await asyncio.to_thread(lambda batch: list(map(self._open, batch)), deliveries):
                 if isinstance(opened, Message):
-                    self._sort(opened)
+                    await self._sort(opened)
                 else:
                     self._drop(opened)
 
@@ -198,18 +219,26 @@ class Node:
             log.error("message dropped", sender=header.sender, kind=header.kind, reason=str(error))
             return delivery.cursor
 
-    def _sort(self, message: Message) -> None:
+    async def _sort(self, message: Message) -> None:
         header = message.header
         if header.id in self._unhandled:  # it comes again in a new session, under another cursor
             self._unhandled[header.id].cursor = message.cursor
+            self.relay.meter.repeated[header.sender] += 1
             return
         try:
-            self._journal.check(header)
+            self._journal.meet(header, self.relay.clock.now())
         except TrustError as error:
             log.info("message dropped", sender=header.sender, kind=header.kind, reason=error.message)
+            self.relay.meter.repeated[header.sender] += 1
             self._drop(message.cursor)
             return
         self._unhandled[header.id] = message
+        try:
+            await message.unwrap()
+        except (FederationError, TrustError) as error:
+            log.error("message dropped", sender=header.sender, kind=header.kind, reason=str(error))
+            message.done_soon()
+            return
         if "." in header.kind:
             self._unclaimed.put_nowait(message)
         elif stored := self._journal.answered(header.task, header.sender, header.kind, message.request or ""):
@@ -238,7 +267,11 @@ class Node:
             return
         message.settled = True
         step.handled = message
-        await self._outgoing.take(step)
+        try:
+            await self._outgoing.take(step)
+        except Exception:  # the disk is full, say: it is as unhandled as before
+            message.settled = False
+            raise
         self._release(message)
 
     def _release(self, message: Message) -> None:

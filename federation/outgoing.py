@@ -6,9 +6,8 @@ All steps that wait while one commit is under way share the next one. The work o
 from __future__ import annotations
 
 import asyncio
-import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -16,13 +15,16 @@ from federation.context import Message
 from federation.journal import Journal, Stored
 from federation.mailbox import Parcel
 from federation.relay import Commit, Relay
-from federation.wire import INLINE_BYTES, Body, encode
+from federation.wire import INLINE_BYTES, MAX_BODY_BYTES, Body, encode
 from models.learner import Params
-from models.parameters import to_bytes
+from models.parameters import Buffer, parts
 from trust.envelope import Header, seal
 from trust.identity import Identity, Peer, TrustStore
 from trust.keys import SuiteName
 from trust.suite import suite
+
+ALONG = 64
+"""So many steps that nobody waits for are committed for their own sake."""
 
 Identities = Mapping[SuiteName, tuple[Identity, TrustStore]]
 
@@ -73,8 +75,10 @@ class Outgoing:
         return step.id
 
     def take_along(self, step: Step) -> None:
-        """Commit a step together with the next one that somebody waits for, or at the latest in `flushed`."""
+        """Commit a step together with the next one that somebody waits for, with many like it, or at the latest in `flushed`."""
         self._waiting.append(step)
+        if len(self._waiting) >= ALONG:
+            self._wake.set()
 
     async def run(self) -> None:
         """Commit steps until cancelled."""
@@ -110,6 +114,7 @@ class Outgoing:
     async def _prepare(self, steps: list[Step]) -> Commit:
         commit = Commit(forgotten=[step.forgotten for step in steps if step.forgotten is not None])
         attached = await self._attach([step.saying for step in steps if step.saying is not None])
+        commit.spare = [body.blob for body in attached.values() if body.blob is not None]
         letters: list[tuple[Header, Peer, bytes]] = []
         blobs: list[str | None] = []
         for step in steps:
@@ -117,6 +122,7 @@ class Outgoing:
                 header = step.handled.header
                 commit.taken.append((header.sender, self._journal.take(header)))
                 commit.cursors.append(step.handled.cursor)
+                commit.read += step.handled.blobs
             if step.dropped is not None:
                 commit.cursors.append(step.dropped)
             if step.saying is None:
@@ -125,8 +131,7 @@ class Outgoing:
             if saying.again is not None:
                 content, blob = saying.again.content, saying.again.blob
             else:
-                attachment = attached.get(_key(saying), Body({}))
-                content, blob = encode(replace(attachment, meta=saying.meta)), attachment.blob
+                content, blob = await self._body(saying, attached.get(_key(saying), Body({})))
             letters.append((self._header(step.id, saying), saying.to, content))
             blobs.append(blob)
             if step.keep and step.handled is not None and step.handled.request is not None:
@@ -139,24 +144,35 @@ class Outgoing:
         commit.parcels = [Parcel(one, blob) for one, blob in zip(sealed, blobs, strict=True)]
         return commit
 
+    async def _body(self, saying: Saying, attachment: Body) -> tuple[bytes, str | None]:
+        """The body, and the blob it names. One that is too large for a message goes into a blob, with all that belongs to it."""
+        content = encode(replace(attachment, meta=saying.meta))
+        if len(content) <= MAX_BODY_BYTES:
+            return content, attachment.blob
+        inner = encode(Body(saying.meta, inline=b"" if saying.params is not None else None))
+        tensors = parts(saying.params) if saying.params is not None else []
+        outer = await self._in_blob(saying, [inner, *tensors], Body({}, enclosed=True))
+        return encode(outer), outer.blob
+
     async def _attach(self, sayings: list[Saying]) -> dict[tuple[int, SuiteName], Body]:
-        """Each object of parameters encoded once, and sealed once for each suite."""
-        encoded: dict[int, bytes] = {}
+        """Each object of parameters sealed once for each suite; large ones are read where they lie and never copied."""
         attached: dict[tuple[int, SuiteName], Body] = {}
         for saying in sayings:
             if saying.params is None or _key(saying) in attached:
                 continue
-            which, algorithms = _key(saying)
-            if which not in encoded:
-                encoded[which] = await asyncio.to_thread(to_bytes, saying.params)
-            data = encoded[which]
-            if len(data) <= INLINE_BYTES:
-                attached[which, algorithms] = Body({}, inline=data)
+            content = parts(saying.params)
+            if sum(memoryview(part).nbytes for part in content) <= INLINE_BYTES:
+                attached[_key(saying)] = Body({}, inline=b"".join(content))
             else:
-                owner = self._identities[algorithms][0].peer.name
-                blob, manifest = await asyncio.to_thread(self._relay.blobs.seal, owner, suite(algorithms), data)
-                attached[which, algorithms] = Body({}, blob=blob, manifest=manifest)
+                attached[_key(saying)] = await self._in_blob(saying, content, Body({}))
         return attached
+
+    async def _in_blob(self, saying: Saying, content: Sequence[Buffer], body: Body) -> Body:
+        """``body``, naming a new blob that holds ``content``."""
+        algorithms = saying.to.suite
+        owner = self._identities[algorithms][0].peer.name
+        blob, manifest = await asyncio.to_thread(self._relay.blobs.seal, owner, suite(algorithms), content)
+        return replace(body, blob=blob, manifest=manifest)
 
     def _header(self, message: str, saying: Saying) -> Header:
         return Header(
@@ -165,8 +181,8 @@ class Outgoing:
             kind=saying.kind,
             sender=self._identities[saying.to.suite][0].peer.name,
             recipient=saying.to.name,
-            sequence=self._journal.sequence(saying.to.name),
-            time_ms=time.time_ns() // 1_000_000,
+            sequence=self._journal.sequence(saying.to.name, self._relay.floors.get(saying.to.name, 0)),
+            time_ms=int(self._relay.clock.now() * 1000),
             suite=saying.to.suite,
         )
 

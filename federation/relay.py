@@ -14,10 +14,13 @@ from sqlalchemy import Connection
 
 from federation import journal
 from federation.blobs import BlobStore
+from federation.clock import Clock
 from federation.database import Database
 from federation.journal import Stored
 from federation.mailbox import Delivery, Parcel
+from federation.metrics import Meter
 from federation.participants import Participants
+from federation.presence import Presence
 from trust.blob import Manifest
 
 
@@ -32,15 +35,19 @@ class Commit:
     cursors: list[int] = field(default_factory=list)
     """Deliveries that are handled by this."""
     answers: list[Stored] = field(default_factory=list)
+    spare: list[str] = field(default_factory=list)
+    """Blobs made for this, which nothing may name in the end."""
+    read: list[str] = field(default_factory=list)
+    """Blobs of the messages that are handled by this."""
     forgotten: list[str] = field(default_factory=list)
     """Tasks whose answers nobody will ask for again."""
 
     def save(self, connection: Connection) -> list[str]:
-        """Write the journal's part; returns blobs that may have become free."""
+        """Write the journal's part, after the messages; returns blobs that may have become free."""
         journal.save_sent(connection, self.sequences)
         for sender, state in dict(self.taken).items():
             journal.save_taken(connection, sender, state)
-        freed = [blob for answer in self.answers for blob in journal.save_answer(connection, answer)]
+        freed = self.spare + [blob for answer in self.answers for blob in journal.save_answer(connection, answer)]
         return freed + [blob for task in self.forgotten for blob in journal.delete_answers(connection, task)]
 
 
@@ -50,8 +57,21 @@ class Relay(Protocol):
     database: Database
     blobs: BlobStore
     participants: Participants
-    connected: asyncio.Event
+    connected: Presence
     """Set while messages can get out of the house."""
+    clock: Clock
+    meter: Meter
+    floors: dict[str, int]
+    """The greatest sequences of ours that others say they have met: below them we are not heard."""
+
+    def require_room(self) -> None:
+        """Raises FederationError FF-FED-023 where too much waits already to say something of one's own accord."""
+        ...
+
+    @property
+    def idle(self) -> bool:
+        """Whether what is said now goes out at once."""
+        ...
 
     async def run(self) -> None:
         """Keep things moving until cancelled."""

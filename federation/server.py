@@ -1,16 +1,14 @@
-"""The aggregator's side of the wire: ``/federation/v1`` over mutual TLS. The certificate of the connection says who is calling.
+"""The aggregator's side of the wire: ``/federation/v1`` over mutual TLS. A certificate says who is calling (`federation.callers`).
 
 Every handler asks for the caller first, and gives nothing to one who is not admitted. It relays what it cannot read.
 """
 
 from __future__ import annotations
 
-import asyncio
 import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
-from weakref import WeakKeyDictionary
 
 import orjson
 import structlog
@@ -18,11 +16,12 @@ from aiohttp import web
 
 from common.errors import FedfabError
 from federation.blobs import owner
+from federation.callers import Callers
 from federation.errors import RefusedError
 from federation.hub import Hub
+from federation.journal import newest_met
 from federation.mailbox import Parcel, remove
-from federation.wire import ACK, BLOB, LENGTH, MAX_MESSAGE_BYTES, OFFSET, PREFIX, VERSIONS, join
-from trust import tls
+from federation.wire import ACK, BLOB, LENGTH, MAX_MESSAGE_BYTES, OFFSET, PREFIX, READ_BUFFER_BYTES, VERSIONS, join
 from trust.envelope import peek
 from trust.errors import TrustError
 from trust.identity import Identity, Peer, TrustStore
@@ -30,8 +29,7 @@ from trust.identity import Identity, Peer, TrustStore
 log = structlog.get_logger()
 
 LONGEST_WAIT_S = 60.0
-READ_BUFFER_BYTES = 1 << 20
-RECHECK_S = 5.0
+_LARGEST_SEQUENCE = 1 << 62
 _CONTROL_BYTES = 1 << 20
 
 Handler = Callable[[web.Request, Peer], Awaitable[web.StreamResponse]]
@@ -47,10 +45,12 @@ class Limits:
 class FederationServer:
     """The routes of one listener with one suite; several may share a `Hub`."""
 
-    def __init__(self, identity: Identity, trust: TrustStore, hub: Hub, limits: Limits | None = None) -> None:
-        self._identity, self._trust, self._hub = identity, trust, hub
+    def __init__(
+        self, identity: Identity, callers: Callers | TrustStore, hub: Hub, limits: Limits | None = None
+    ) -> None:
+        self._identity, self._hub = identity, hub
+        self._callers = callers if isinstance(callers, Callers) else Callers(callers)
         self._limits = limits or Limits()
-        self._callers: WeakKeyDictionary[asyncio.Transport, tuple[Peer, float]] = WeakKeyDictionary()
 
     def add_routes(self, app: web.Application) -> None:
         """Offer the protocol under ``/federation/v1`` of ``app``."""
@@ -83,13 +83,21 @@ class FederationServer:
                 status=406,
             )
         await self._hub.participants.add(caller)
-        known = self._hub.participants.certificates(ours) | {self._identity.peer.name: self._identity.peer.certificate}
+        name, met = self._identity.peer.name, offer.get("met")
+        ours_met = met.get(name) if isinstance(met, dict) else None
+        if isinstance(ours_met, int) and 0 <= ours_met < _LARGEST_SEQUENCE:
+            self._hub.floors[caller.name] = ours_met
+        theirs_met = await self._hub.database.read(lambda connection: newest_met(connection, [caller.name]))
+        self._hub.meter.sessions += 1
+        known = self._hub.participants.certificates(ours) | {name: self._identity.peer.certificate}
         return _answer(
             {
                 "version": common[0],
                 "suite": ours,
-                "name": self._identity.peer.name,
-                "participants": {name: certificate.decode() for name, certificate in known.items()},
+                "name": name,
+                "time_ms": time.time_ns() // 1_000_000,
+                "met": theirs_met.get(caller.name, 0),
+                "participants": {member: certificate.decode() for member, certificate in known.items()},
             }
         )
 
@@ -109,6 +117,9 @@ class FederationServer:
         added = await self._hub.mailbox.put(
             [Parcel(sealed, blob)], lambda connection: remove(connection, caller.name, cursors) if cursors else ()
         )
+        self._hub.meter.message_received(caller.name, len(sealed))
+        if not added:
+            self._hub.meter.repeated[caller.name] += 1
         return web.Response(status=202 if added else 200)
 
     async def _poll(self, request: web.Request, caller: Peer) -> web.StreamResponse:
@@ -119,6 +130,8 @@ class FederationServer:
         found = await self._hub.mailbox.wait(caller.name, after, max(0.0, min(wait_s, LONGEST_WAIT_S)))
         if not found:
             return web.Response(status=204)
+        for one in found:
+            self._hub.meter.message_sent(caller.name, len(one.sealed))
         return web.Response(body=join(found), content_type="application/octet-stream")
 
     async def _withdraw(self, request: web.Request, caller: Peer) -> web.StreamResponse:
@@ -160,37 +173,26 @@ class FederationServer:
                 hint="the message that named it was acknowledged or withdrawn; nothing is to be done",
                 status=404,
             )
-        start = request.http_range.start or 0
-        if not 0 <= start < size or request.http_range.stop is not None:
-            raise RefusedError("FF-FED-016", f"the blob has {size} bytes; expected a Range: bytes=START-", status=416)
+        start, end = _range(request, size)
         response = web.StreamResponse(
-            status=206 if start else 200, headers={"Content-Type": "application/octet-stream"}
+            status=206 if "Range" in request.headers else 200, headers={"Content-Type": "application/octet-stream"}
         )
-        response.content_length = size - start
-        if start:
-            response.headers["Content-Range"] = f"bytes {start}-{size - 1}/{size}"
+        response.content_length = end - start
+        if response.status == 206:
+            response.headers["Content-Range"] = f"bytes {start}-{end - 1}/{size}"
         await response.prepare(request)
-        async for piece in self._hub.blobs.read(blob, start):
+        async for piece in self._hub.blobs.read(blob, start, end):
             await response.write(piece)
+            self._hub.meter.sent_bytes[caller.name] += len(piece)
             self._hub.moved(caller.name)
         await response.write_eof()
         return response
 
     async def _heard(self, request: web.Request, caller: Peer) -> AsyncIterator[bytes]:
         async for piece in request.content.iter_any():
+            self._hub.meter.received_bytes[caller.name] += len(piece)
             self._hub.moved(caller.name)
             yield piece
-
-    def _caller(self, request: web.Request) -> Peer:
-        """Who calls, looked up anew every few seconds: a revoked certificate does not hold as long as its connection does."""
-        transport, now = request.transport, time.monotonic()
-        known = self._callers.get(transport) if transport is not None else None
-        if known is not None and now - known[1] < RECHECK_S:
-            return known[0]
-        caller = tls.peer(transport, self._trust)
-        if transport is not None:
-            self._callers[transport] = caller, now
-        return caller
 
     def _own_blob(self, request: web.Request, caller: Peer) -> str:
         blob = request.match_info["blob"]
@@ -226,7 +228,7 @@ class FederationServer:
 
         async def handle(request: web.Request) -> web.StreamResponse:
             try:
-                caller = self._caller(request)
+                caller = self._callers.peer(request)
                 if not self._hub.admits(caller):
                     raise RefusedError(
                         "FF-FED-011",
@@ -253,6 +255,18 @@ async def listen(app: web.Application, host: str, port: int, context: ssl.SSLCon
     await runner.setup()
     await web.TCPSite(runner, host, port, ssl_context=context, backlog=1024).start()
     return runner
+
+
+def _range(request: web.Request, size: int) -> tuple[int, int]:
+    """First byte, and the one behind the last, of what is asked. Raises RefusedError FF-FED-016 for what is not there."""
+    try:
+        asked = request.http_range
+    except ValueError:
+        asked = slice(-1, None)
+    start, end = asked.start or 0, min(size, size if asked.stop is None else asked.stop)
+    if not 0 <= start < end:
+        raise RefusedError("FF-FED-016", f"the blob has {size} bytes; expected a Range: bytes=FIRST-[LAST]", status=416)
+    return start, end
 
 
 async def _json(request: web.Request) -> dict[str, object]:

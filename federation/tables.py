@@ -64,7 +64,7 @@ taken = Table(
     Column("sender", String(64), primary_key=True),
     Column("state", Text, nullable=False),
 )
-"""Which messages of each sender were handled: what its `trust.replay.ReplayGuard` exports, as JSON."""
+"""Which messages of each sender were handled: the state of its `trust.replay.ReplayGuard`, as JSON."""
 
 answers = Table(
     "federation_answers",

@@ -12,39 +12,63 @@ from sqlalchemy import Connection
 
 from federation import tables
 from federation.backoff import Backoff
-from federation.blobs import BlobStore, open_stream
-from federation.client import Link
-from federation.database import Database, connect
+from federation.blobs import BlobStore
+from federation.client import Link, Session
+from federation.clock import Clock
+from federation.database import Database, claim, connect
 from federation.errors import FederationError, RefusedError, UnreachableError
+from federation.inbox import Inbox
+from federation.journal import newest_met
 from federation.mailbox import Delivery, Parcel
-from federation.outbox import Entry, Outbox
+from federation.outbox import Entry, Outbox, OutboxLimits
 from federation.participants import Participants
+from federation.presence import Presence
 from federation.relay import Commit
 from trust.blob import Manifest
 from trust.errors import TrustError
-from trust.identity import Identity, TrustStore
 
 log = structlog.get_logger()
 
 
-class Uplink:
-    """`federation.relay.Relay` over a `Link`. State lives in ``folder``: ``outbox.db``, and ``outbox/`` for blobs."""
+ACKS = 200
+"""Acknowledgements that go with one message, in a header that every proxy takes."""
 
-    def __init__(self, identity: Identity, trust: TrustStore, url: str, folder: Path) -> None:
+
+class Uplink:
+    """`federation.relay.Relay` over a `Link`. State lives in ``folder``: ``outbox.db``, ``outbox/`` for blobs, ``inbox/`` for
+    those that are being fetched.
+
+    Raises FederationError FF-FED-042 where another process uses the folder.
+    """
+
+    def __init__(self, link: Link, folder: Path, limits: OutboxLimits) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         engine = connect(f"sqlite:///{folder / 'outbox.db'}")
+        self._claim = claim(engine)
         tables.metadata.create_all(engine)
         self.database = Database(engine)
         self.blobs = BlobStore(folder / "outbox")
         self.participants = Participants(self.database)
-        self.connected = asyncio.Event()
-        self._link = Link(identity, trust, url)
-        self._outbox = Outbox(self.database, self.blobs)
+        self.connected = Presence()
+        self.clock, self.meter, self.floors = Clock(), link.meter, dict[str, int]()
+        self._link = link
+        self._inbox = Inbox(folder / "inbox", link)
+        self._outbox = Outbox(self.database, self.blobs, limits)
+        self.meter.outbox, self.meter.outbox_bytes = self._outbox.depth, self._outbox.bytes
         self._work, self._empty = asyncio.Event(), asyncio.Event()
         self._acks: list[int] = []
         self._after = 0
         self._backoff = Backoff()
         self._trouble = ""
+
+    @property
+    def idle(self) -> bool:
+        """The aggregator is there, and nothing waits for it."""
+        return self.connected.is_set() and not self._outbox.depth.depth
+
+    def require_room(self) -> None:
+        """In the outbox."""
+        self._outbox.require_room()
 
     async def run(self) -> None:
         """Hand over what is in the outbox, one after another, for as long as this runs."""
@@ -75,6 +99,8 @@ class Uplink:
             return tables.unnamed(connection, set(commit.save(connection)))
 
         await self.blobs.drop(await self.database.write(work))
+        await self._inbox.drop(commit.read)
+        self._outbox.added(commit.parcels)
         self._acks += commit.cursors
         self._empty.clear()
         self._work.set()
@@ -100,14 +126,13 @@ class Uplink:
     async def refresh(self) -> None:
         """Ask the aggregator again who takes part."""
         try:
-            for peer in (await self._link.hello()).participants.values():
-                await self.participants.add(peer)
+            await self._meet()
         except (FederationError, TrustError) as error:
             self._lost(error)
 
     async def open(self, blob: str, manifest: Manifest, progress: Callable[[], None]) -> bytearray:
-        """Downloaded and opened chunk by chunk, resumed where the line breaks."""
-        return await open_stream(manifest, self._link.download(blob), progress)
+        """Downloaded and opened chunk by chunk, resumed where the line breaks, or an earlier process ended."""
+        return await self._inbox.open(blob, manifest, progress)
 
     async def withdraw(self, message: str) -> None:
         """One attempt."""
@@ -128,20 +153,34 @@ class Uplink:
         await self._link.__aexit__(*error)
         await self.database.close()
         self.database.engine.dispose()
+        self._claim.close()
+        self.meter.up = dict.fromkeys(self.meter.up, False)
 
     async def _open_session(self) -> None:
         """What was delivered in an earlier session comes again, so acknowledgements of then are dropped."""
-        session = await self._link.hello()
-        for peer in session.participants.values():
-            await self.participants.add(peer)
+        session = await self._meet()
+        await self._inbox.sweep()
         self._after, self._acks = 0, []
         self._backoff.reset()
         self.connected.set()
+        self.meter.sessions += 1
+        self.meter.up[session.aggregator.name] = True
         log.info("connected to aggregator", aggregator=session.aggregator.name, after_trouble=bool(self._trouble))
         self._trouble = ""
 
+    async def _meet(self) -> Session:
+        """Say hello, and learn who takes part, what time it is, and from which sequence on we are heard."""
+        session = await self._link.hello(await self.database.read(newest_met))
+        for peer in session.participants.values():
+            await self.participants.add(peer)
+        self.floors[session.aggregator.name] = session.met
+        if session.time_s is not None:
+            self.clock.learn(session.time_s, session.waited_s)
+            self.meter.skew_s = self.clock.skew_s
+        return session
+
     async def _deliver(self, entry: Entry | None, resume: bool) -> None:
-        acks = list(self._acks)
+        acks = self._acks[:ACKS]
         if entry is None:
             await self._link.ack(acks)
         else:
@@ -170,6 +209,7 @@ class Uplink:
 
     def _lost(self, error: FederationError | TrustError) -> None:
         self.connected.clear()
+        self.meter.up = dict.fromkeys(self.meter.up, False)
         self._note(error)
 
     def _note(self, error: FederationError | TrustError) -> None:

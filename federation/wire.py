@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from federation.errors import FederationError
 from federation.mailbox import Delivery
+from models.parameters import Buffer
 from trust.blob import Manifest
 
 VERSIONS = (1,)
@@ -24,7 +25,13 @@ FRAME = struct.Struct(">QI")
 """Before each message in a list: its cursor, its length in bytes."""
 INLINE_BYTES = 64 << 10
 """Parameters up to this size travel in the message itself."""
-MAX_MESSAGE_BYTES = 8 << 20
+MAX_BODY_BYTES = 768 << 10
+"""The inside of a message; what is larger travels in a blob, which goes in pieces."""
+MAX_MESSAGE_BYTES = 1 << 20
+"""A sealed message: small enough for all that stands between, where large bodies may not pass."""
+
+READ_BUFFER_BYTES = 1 << 20
+"""Of aiohttp on either side, for blobs."""
 
 BLOB = "Fedfab-Blob"
 """With a message: ``<blob>;<bytes>`` names the blob that must have arrived whole."""
@@ -35,12 +42,16 @@ OFFSET, LENGTH = "Upload-Offset", "Upload-Length"
 
 @dataclass(frozen=True, slots=True)
 class Body:
-    """What is sealed: control data, and parameters either beside it or in a blob."""
+    """What is sealed: control data, and parameters either beside it or in a blob.
+
+    ``enclosed``: all that would stand here, the parameters too, stands in the blob, as `encode` writes it.
+    """
 
     meta: dict[str, Any]
     inline: bytes | memoryview | None = None
     blob: str | None = None
     manifest: Manifest | None = None
+    enclosed: bool = False
 
 
 def encode(body: Body) -> bytes:
@@ -48,20 +59,23 @@ def encode(body: Body) -> bytes:
     control: dict[str, Any] = {"version": VERSIONS[0], "meta": body.meta, "inline": body.inline is not None}
     if body.blob is not None and body.manifest is not None:
         control |= {"blob": body.blob, "manifest": body.manifest.to_json()}
+    if body.enclosed:
+        control["enclosed"] = True
     text = orjson.dumps(control)
     return b"".join([len(text).to_bytes(4, "big"), text, body.inline or b""])
 
 
-def decode(data: bytes) -> Body:
+def decode(data: Buffer) -> Body:
     """Raises FederationError FF-FED-019 for what `encode` cannot have made, TrustError for a bad manifest."""
     end = 4 + int.from_bytes(data[:4], "big")
     try:
-        match orjson.loads(data[4:end]):
+        match orjson.loads(bytes(data[4:end])):
             case {"version": int(version), "meta": dict(meta), "inline": bool(inline), **rest} if version in VERSIONS:
                 attached = memoryview(data)[end:] if inline else None
                 if "blob" not in rest:
                     return Body(meta, attached)
-                return Body(meta, attached, str(rest["blob"]), Manifest.from_json(rest["manifest"]))
+                manifest = Manifest.from_json(rest["manifest"])
+                return Body(meta, attached, str(rest["blob"]), manifest, bool(rest.get("enclosed")))
     except (orjson.JSONDecodeError, KeyError) as error:
         raise _unknown_body(str(error)) from error
     raise _unknown_body("version, meta or inline is missing or of another version")

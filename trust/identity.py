@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -20,7 +20,7 @@ from trust.certificate import public_key
 from trust.errors import TrustError
 from trust.keys import PrivateKey, PublicKey, SuiteName
 
-Role = Literal["coordinator", "gateway", "operator", "end"]
+Role = Literal["coordinator", "gateway", "operator", "end", "proxy"]
 ROLES: tuple[Role, ...] = get_args(Role)
 
 
@@ -111,10 +111,16 @@ class TrustStore:
         match code:
             case 9:
                 return TrustError(
-                    "FF-TRUST-023", f"{who} is not valid yet", hint="check the clocks of both machines (timedatectl)"
+                    "FF-TRUST-023",
+                    f"{who} is not valid yet: this machine's clock says {_now()}, is it right?",
+                    hint="set the clock (timedatectl); if it is right, that of the machine that issued the certificate was wrong",
                 )
             case 10:
-                return TrustError("FF-TRUST-022", f"{who} has expired", hint=renew)
+                return TrustError(
+                    "FF-TRUST-022",
+                    f"{who} has expired: this machine's clock says {_now()}, is it right?",
+                    hint=renew,
+                )
             case 23:
                 return TrustError(
                     "FF-TRUST-024",
@@ -175,6 +181,10 @@ def _peer(certificate: x509.Certificate, pem: bytes, suite: SuiteName) -> Peer:
         f"a certificate names no participant: expected CN and OU one of {', '.join(ROLES)}, got CN {name!r}, OU {role!r}",
         hint="take certificates from `fedfab pki issue`",
     )
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(" ", "seconds")
 
 
 def _stamp(*paths: Path) -> tuple[tuple[int, int, int] | None, ...]:
