@@ -8,7 +8,12 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from cli import configuration
+
 app = typer.Typer(help="The cloud side: tasks, model registry, mailbox of the federation.", no_args_is_help=True)
+
+config_app = typer.Typer(no_args_is_help=True)
+app.add_typer(config_app, name="config", help="The configuration file explained.")
 
 File = Annotated[Path, typer.Option("-c", "--config", help="Configuration file.")]
 
@@ -50,9 +55,11 @@ def run(
     from common import log
     from coordinator import daemon
     from coordinator.configfile import load_config
+    from coordinator.layout import LAYOUT
 
     found = load_config(config)
-    log.configure(found.log.level, found.log.style)
+    log.configure(found.log.level, found.log.format)
+    configuration.warn_of_age("coordinator", config, found.version, LAYOUT)
     asyncio.run(daemon.run(found, ready_fd))
 
 
@@ -74,3 +81,29 @@ def openapi() -> None:
     from coordinator.api import openapi_document
 
     typer.echo(json.dumps(openapi_document(), indent=1, ensure_ascii=False))
+
+
+@config_app.command()
+def docs() -> None:
+    """Every option: what it takes, its default, its meaning (Markdown)."""
+    from coordinator.configdocs import markdown
+
+    typer.echo(markdown())
+
+
+@config_app.command()
+def schema() -> None:
+    """JSON schema of the file, for editors that complete and check while typing."""
+    import json
+
+    from coordinator import configdocs
+
+    typer.echo(json.dumps(configdocs.schema(), indent=2, ensure_ascii=False))
+
+
+@config_app.command("migrate")
+def migrate_file(config: File = FILE, dry_run: configuration.DryRun = False) -> None:
+    """Bring the file to the present version: shows the changes, keeps comments and the old file (*.bak)."""
+    from coordinator.layout import LAYOUT
+
+    configuration.migrate([config], LAYOUT, dry_run=dry_run)

@@ -9,6 +9,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from cli.configuration import warn_of_age
+
 if TYPE_CHECKING:
     from federation.rounds import RoundReport
     from gateway.modelstore import Evidence, ModelStore
@@ -24,10 +26,12 @@ def run(config: ConfigFile = DEFAULT_CONFIG) -> None:
     """Read the machines, serve predictions, learn with the coordinator; until SIGTERM or Ctrl-C."""
     from common.log import configure
     from gateway import daemon
+    from gateway.config.layout import LAYOUT
     from gateway.configfile import load
 
     loaded = load(config)
-    configure(loaded.log.level, loaded.log.style)
+    configure(loaded.log.level, loaded.log.format)
+    warn_of_age("gateway", config, loaded.version, LAYOUT)
     daemon.run(loaded)
 
 
@@ -50,7 +54,7 @@ def train(
     from models.spec import TaskSpec
 
     loaded = load(config)
-    configure("warning", loaded.log.style)  # the bars tell the rest
+    configure("warning", loaded.log.format)  # the bars tell the rest
     spec = load_task(task)
     if layer is not None:
         spec = TaskSpec.model_validate(spec.model_dump() | {"layer": layer})
@@ -85,7 +89,7 @@ def status(
     from gateway.configfile import load
     from gateway.inference.client import status as ask
 
-    found = ask(load(config).inference)
+    found = ask(load(config))
     console = Console()
     if as_json:
         console.print_json(data=found)

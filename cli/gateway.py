@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from cli import edge
+from cli import configuration, edge
 
 if TYPE_CHECKING:
     from connectors.contract import Sample
@@ -110,6 +110,15 @@ def schema() -> None:
     from gateway import configdocs
 
     typer.echo(json.dumps(configdocs.schema(), indent=2, ensure_ascii=False))
+
+
+@config_app.command()
+def migrate(config: ConfigFile = DEFAULT_CONFIG, dry_run: configuration.DryRun = False) -> None:
+    """Bring the file and its conf.d to the present version: shows the changes, keeps comments and the old files (*.bak)."""
+    from gateway.config.layout import LAYOUT
+    from gateway.configfile import files_of
+
+    configuration.migrate(files_of(config), LAYOUT, dry_run=dry_run)
 
 
 def _summary(console: Console, config: Config) -> None:

@@ -19,11 +19,9 @@ class SecretError(FedfabError):
 
 
 class Secret(BaseModel):
-    """Where a secret is: ``{ file = "db.password" }``, ``{ credential = "db" }`` or ``{ env = "DB_PASSWORD" }``.
+    """Where a secret is: ``{ file = "db.password" }``, ``{ credential = "db" }`` or ``{ env = "DB_PASSWORD" }``."""
 
-    An option of this type holds the place, never the secret: representation, JSON and errors of a configuration show no more.
-    """
-
+    # It holds the place, never the secret, so that no representation, JSON or error of a configuration can show more.
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     file: LocalFile | None = Field(

@@ -1,7 +1,11 @@
-"""Reads one TOML file into a pydantic model, or says everything that is wrong with it, each with its line."""
+"""Reads one TOML file into a pydantic model, or says everything that is wrong with it, each with its line.
+
+An older layout is brought to the present one in memory; then variables of the environment are put into the texts (`common.environment`).
+"""
 
 from __future__ import annotations
 
+import os
 import re
 import tomllib
 from pathlib import Path
@@ -10,10 +14,14 @@ from typing import Any, NamedTuple, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from common import tomlmap
+from common.environment import substituted
 from common.errors import FedfabError
+from common.layout import KEY, Layout, NewerError, VersionError
 from common.validation import findings
 
 _POSITION = re.compile(r" \(at (?:line (\d+), column \d+|end of document)\)$")
+
+NEWER = "install the fedfab that wrote it again, or put back the file from before its migration: it lies beside it, as *.bak"
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -52,10 +60,13 @@ def parse(content: bytes) -> Document:
         raise MalformedError(line, f"not TOML: {_POSITION.sub('', str(error))}") from error
 
 
-def load(path: Path, model: type[Model], *, hint: str) -> Model:
+def load(path: Path, model: type[Model], *, hint: str, layout: Layout | None = None) -> Model:
     """The file as ``model``; relative paths in it are relative to its folder.
 
-    Raises FileError FF-FILE-001 when it cannot be read, -002 when it is not TOML, -003 with every option that does not fit.
+    With a ``layout`` the model has the option ``version``: the file's where something moved since then, else the present one.
+
+    Raises FileError FF-FILE-001 when it cannot be read, -002 when it is not TOML, -003 with every option that does not fit,
+    -004 when a later version wrote it.
     """
     try:
         document = parse(path.read_bytes())
@@ -63,15 +74,30 @@ def load(path: Path, model: type[Model], *, hint: str) -> Model:
         raise FileError("FF-FILE-001", f"{path} cannot be read: {error.strerror}", hint=hint) from error
     except MalformedError as error:
         raise FileError("FF-FILE-002", f"{path}:{error.line}: {error.what}", hint=hint) from error
+    data = _present(path, document, layout, hint=hint) if layout else document.data
+    data, unset = substituted(data, os.environ)
+    found = [(problem.where, f'"{problem.where[-1]}": {problem.what}') for problem in unset]
     try:
-        return model.model_validate(document.data, context={"folder": path.parent.absolute()})
+        if not found:
+            return model.model_validate(data, context={"folder": path.parent.absolute()})
     except ValidationError as error:
-        found = sorted(
-            (_line(document.lines, finding.where), _section(finding.where) + str(finding))
-            for finding in findings(model, error)
-        )
-        listed = "\n".join(f"{path}:{line}: {what}" for line, what in found)
-        raise FileError("FF-FILE-003", f"the file cannot be used\n{listed}", hint=hint) from error
+        found = [(finding.where, str(finding)) for finding in findings(model, error)]
+    told = sorted((_line(document.lines, where), _section(where) + what) for where, what in found)
+    listed = "\n".join(f"{path}:{line}: {what}" for line, what in told)
+    raise FileError("FF-FILE-003", f"the file cannot be used\n{listed}", hint=hint)
+
+
+def _present(path: Path, document: Document, layout: Layout, *, hint: str) -> dict[str, Any]:
+    """The document in the present layout, with its version. Raises FileError."""
+    data, lines = document
+    try:
+        since = layout.version_of(data)
+    except NewerError as error:
+        raise FileError("FF-FILE-004", f"{path}:{lines[KEY,]}: {error}", hint=NEWER) from error
+    except VersionError as error:
+        raise FileError("FF-FILE-003", f"the file cannot be used\n{path}:{lines[KEY,]}: {error}", hint=hint) from error
+    data[KEY] = since if layout.migrate(data, lines, since) else layout.version
+    return data
 
 
 def _line(lines: dict[tomlmap.Path, int], where: tomlmap.Path) -> int:

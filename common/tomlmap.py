@@ -1,10 +1,11 @@
-"""On which line each key of a TOML file stands, which `tomllib` does not tell."""
+"""Where each key of a TOML file stands, which `tomllib` does not tell: its line, for a message, and its characters, for an edit."""
 
 from __future__ import annotations
 
 import re
 import tomllib
 from bisect import bisect_right
+from typing import NamedTuple
 
 Path = tuple[str | int, ...]
 
@@ -25,6 +26,23 @@ def lines(text: str) -> dict[Path, int]:
     return _Map(text).found
 
 
+class Pair(NamedTuple):
+    """Where ``key = value`` stands, as positions in the text."""
+
+    start: int
+    """Of the whole key, its dotted part included."""
+    key: slice
+    """The last part of the key."""
+    value: slice
+    inline: bool
+    """Whether it stands within braces, and so shares its line with others."""
+
+
+def pairs(text: str) -> dict[Path, Pair]:
+    """Each pair of key and value, by the path that leads to it. ``text`` must be valid TOML."""
+    return _Map(text).pairs
+
+
 class _Map:
     def __init__(self, text: str) -> None:
         self.text = text
@@ -32,6 +50,8 @@ class _Map:
         self.starts = [0, *(match.end() for match in re.finditer("\n", text))]
         self.sizes: dict[Path, int] = {}  # of arrays of tables
         self.found: dict[Path, int] = {(): 1}
+        self.pairs: dict[Path, Pair] = {}
+        self.token = slice(0, 0)  # the key read last
         self._document()
 
     def _document(self) -> None:
@@ -59,14 +79,17 @@ class _Map:
                 self._note(path, start)
         return path
 
-    def _pair(self, path: Path) -> None:
+    def _pair(self, path: Path, *, inline: bool = False) -> None:
         start = self.at
         for key in self._key():
             path = (*path, key)
             self._note(path, start)
+        key = self.token
         self._take("=")
-        self._skip(_SPACE)
+        value = self._skip(_SPACE)
         self._value(path)
+        end = value + len(self.text[value : self.at].rstrip())
+        self.pairs[path] = Pair(start, key, slice(value, end), inline)
 
     def _value(self, path: Path) -> None:
         if self._take("["):
@@ -79,7 +102,7 @@ class _Map:
                 self._take(",")
         elif self._take("{"):
             while self._skip(_BLANK) is not None and not self._take("}"):
-                self._pair(path)
+                self._pair(path, inline=True)
                 self._skip(_BLANK)
                 self._take(",")
         else:
@@ -89,7 +112,9 @@ class _Map:
         keys: list[str] = []
         while True:
             self._skip(_SPACE)
+            start = self.at
             key = self._read(_BARE_KEY, _STRING)
+            self.token = slice(start, self.at)
             keys.append(tomllib.loads(f"key = {key}")["key"] if key[0] in "\"'" else key)
             self._skip(_SPACE)
             if not self._take("."):

@@ -9,6 +9,8 @@ from typing import Any, NamedTuple, get_args
 
 from pydantic import BaseModel, ValidationError
 
+from common.environment import FromEnvironment, as_written
+
 Location = tuple[str | int, ...]
 
 _HIDDEN = "a value that is not shown"
@@ -54,7 +56,7 @@ def _finding(model: type[BaseModel], detail: Mapping[str, Any]) -> Finding:
     where: Location = detail["loc"]
     option = ".".join(str(part) for part in where[-1:] if isinstance(part, str))
     message: str = detail["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
-    message = message.removeprefix("String should ").removeprefix("Tuple should ")
+    message = as_written(message.removeprefix("String should ").removeprefix("Tuple should "), detail["input"])
     got = _shown(option, detail["input"])
     if isinstance(detail.get("ctx", {}).get("error"), HiddenValueError):
         got = _HIDDEN
@@ -79,6 +81,8 @@ def _finding(model: type[BaseModel], detail: Mapping[str, Any]) -> Finding:
 def _shown(option: str, value: object) -> str:
     if _SECRET.search(option):
         return _HIDDEN
+    if isinstance(value, FromEnvironment):
+        return f'"{value.written}", whose value is not shown'
     if isinstance(value, Mapping):
         return "a table"
     if isinstance(value, Sequence) and not isinstance(value, str):

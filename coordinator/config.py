@@ -7,20 +7,17 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from sqlalchemy import make_url
 
+from common.options import Address, LocalFile
+from common.secret import Secret
+from coordinator.layout import LAYOUT
 from trust.keys import SuiteName
 
-
-def _from_the_folder(path: Path, info: ValidationInfo) -> Path:
-    return Path((info.context or {}).get("folder", Path()), path)
-
-
 _ADDRESS = re.compile(r"(\[[0-9A-Fa-f:]+\]|[^:\[\]]+):\d{1,5}")
-
-LocalPath = Annotated[Path, AfterValidator(_from_the_folder)]
 
 
 class Section(BaseModel):
@@ -39,20 +36,29 @@ class Coordinator(Section):
         max_length=64,
         description="Name of this coordinator, as in its certificate.",
     )
-    data_dir: LocalPath = Field(
+    data_dir: LocalFile = Field(
         default=Path("data"), description="Folder for database, blobs, models and checkpoints; relative to this file."
     )
-    database: str | None = Field(
+
+
+class Database(Section):
+    """Where tasks, models and messages are kept."""
+
+    url: Address | None = Field(
         default=None,
-        description='URL of the database, e.g. "postgresql://fedfab@db.example/fedfab" (the password in ~/.pgpass); '
+        description='URL of the database, e.g. "postgresql://fedfab@db.example/fedfab", never with a password; '
         "default: SQLite in data_dir.",
+    )
+    password: Secret | None = Field(
+        default=None,
+        description='Of the user in the URL: { file = "..." }, { credential = "NAME" } or { env = "NAME" }; default: ~/.pgpass.',
     )
 
 
 class Trust(Section):
     """Keys and certificates (`fedfab pki` makes them)."""
 
-    identity: LocalPath = Field(
+    identity: LocalFile = Field(
         default=Path("identity"),
         description="Folder with the coordinator's key and certificate and the CA's certificate, for each suite; relative to this file.",
     )
@@ -92,16 +98,30 @@ class Limits(Section):
 
 
 class Log(Section):
-    """What goes to standard error."""
+    """What goes to standard error, and the log of each task, a file in the folder logs of data_dir."""
 
     level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="The least that is shown.")
-    style: Literal["text", "json"] = Field(default="text", description="Lines for a person, or JSON for a machine.")
+    format: Literal["text", "json"] = Field(default="text", description="Lines for a person, or JSON for a machine.")
+    task_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="debug", description="The least that is kept in the log of a task."
+    )
+    task_mb: int = Field(default=16, ge=1, description="MiB kept of the log of a task; its oldest lines go first.")
+    tasks: int = Field(
+        default=50, ge=1, description="How many tasks keep a log; the one silent for longest goes first."
+    )
 
 
 class Config(Section):
     """A whole configuration."""
 
+    version: int = Field(
+        default=LAYOUT.version,
+        ge=1,
+        le=LAYOUT.version,
+        description="Version of this file's layout; an older one works, and `fedfab coordinator config migrate` brings it here.",
+    )
     coordinator: Coordinator
+    database: Database = Database()
     trust: Trust
     listens: tuple[Listen, ...] = Field(
         default=(Listen(),), min_length=1, alias="listen", description="Addresses to listen on."
@@ -119,5 +139,8 @@ class Config(Section):
 
     @property
     def database_url(self) -> str:
-        """URL of the database."""
-        return self.coordinator.database or f"sqlite:///{self.coordinator.data_dir / 'coordinator.db'}"
+        """URL of the database with the password, read anew. Raises SecretError."""
+        url = self.database.url or f"sqlite:///{self.coordinator.data_dir / 'coordinator.db'}"
+        if self.database.password is None:
+            return url
+        return make_url(url).set(password=self.database.password.read()).render_as_string(hide_password=False)

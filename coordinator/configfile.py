@@ -8,11 +8,12 @@ from common import tomlfile
 from common.files import write_atomic
 from coordinator.config import Config
 from coordinator.errors import CoordinatorError
+from coordinator.layout import LAYOUT
 
 
 def load_config(path: Path) -> Config:
     """The configuration, every option checked. Raises `common.tomlfile.FileError`."""
-    return tomlfile.load(path, Config, hint="`fedfab coordinator init DIR` writes a file that explains every option")
+    return tomlfile.load(path, Config, hint="`fedfab coordinator init DIR` writes a file that explains every option", layout=LAYOUT)
 
 
 def write_sample(folder: Path) -> Path:

@@ -79,7 +79,7 @@ def _explained(engine: Engine) -> Iterator[None]:
         raise CoordinatorError(
             "FF-COORD-011",
             f"cannot reach the database {where}: {error.orig}",
-            hint="is the server running, and are host, port, user and password in [coordinator] database right?",
+            hint="is the server running, and are host, port, user and password in [database] right?",
         ) from error
     except CommandError as error:
         raise CoordinatorError(
@@ -116,7 +116,7 @@ def _checked(url: str) -> str:
     except ArgumentError as error:
         raise CoordinatorError(
             "FF-COORD-010",
-            f"[coordinator] database: {error}",
+            f"[database] url: {error}",
             hint='expected "sqlite:////path/to/coordinator.db" or "postgresql://user@host/database"',
         ) from error
     return parsed.render_as_string(hide_password=False)

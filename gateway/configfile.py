@@ -1,11 +1,13 @@
 """Reads the configuration: one TOML file and the pieces in ``conf.d/`` beside it, or everything that is wrong with them.
 
 Lists (``[[source]]``, ``[[cluster]]``, ``[[end]]``) of all files are put one behind the other, files of ``conf.d`` in the order of their
-names; a table may be set in one file only.
+names; a table may be set in one file only. Each file is brought to the present layout by itself (`common.layout`); variables of the
+environment are put in when all are read (`common.environment`).
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.resources import files
@@ -14,28 +16,38 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from common.environment import substituted
 from common.files import write_atomic
-from common.tomlfile import MalformedError, parse
+from common.layout import KEY, NewerError, VersionError
+from common.tomlfile import NEWER, MalformedError, parse
 from common.validation import Location, findings
 from connectors import registry
 from connectors.contract import SourceConfig
 from connectors.errors import ConnectorConfigError
 from gateway.checks import Problem, problems, suggestion
 from gateway.config import Config
+from gateway.config.layout import LAYOUT
 from gateway.errors import ConfigError
 
 
 def load(path: Path) -> Config:
     """The configuration in this file and its ``conf.d``. Raises ConfigError with every problem, each with file and line."""
     document = _Document()
-    for file in (path, *sorted((path.parent / "conf.d").glob("*.toml"))):
+    for file in files_of(path):
         document.add(file)
     document.refuse("FF-CONFIG-002")
+    document.substitute(os.environ)
+    document.refuse("FF-CONFIG-003")
     config = _validated(document, path.parent.absolute())
     for problem in problems(config):
         document.complain(problem)
     document.refuse("FF-CONFIG-003")
     return config
+
+
+def files_of(path: Path) -> tuple[Path, ...]:
+    """This file and its pieces, in the order in which they are read."""
+    return (path, *sorted((path.parent / "conf.d").glob("*.toml")))
 
 
 def write_sample(folder: Path) -> Path:
@@ -58,17 +70,32 @@ class _Document:
     files: list[Path] = field(default_factory=list)
     complaints: list[tuple[int, int, str]] = field(default_factory=list)
     """Number of the file, line, text."""
+    version: int = 1
+    """Of the main file, and of each piece that says none."""
+    oldest: int = LAYOUT.version
+    """Of all files in which something is at a place it has moved from."""
 
     def add(self, file: Path) -> None:
         self.files.append(file)
         try:
             data, lines = parse(file.read_bytes())
+            since = LAYOUT.version_of(data, self.version)
         except OSError as error:
             hint = "`fedfab gateway init DIR` writes a configuration to start from"
             raise ConfigError("FF-CONFIG-001", f"{file} cannot be read: {error.strerror}", hint=hint) from error
         except MalformedError as error:
             self._note(file, error.line, error.what)
             return
+        except NewerError as error:
+            raise ConfigError("FF-CONFIG-005", f"{file}:{lines[KEY,]}: {error}", hint=NEWER) from error
+        except VersionError as error:
+            self._note(file, lines[KEY,], str(error))
+            return
+        data.pop(KEY, None)
+        if file == self.files[0]:
+            self.version = since
+        if LAYOUT.migrate(data, lines, since):
+            self.oldest = min(self.oldest, since)
         self.places.setdefault((), (file, 1))
         moved = {key: len(self.data.get(key, ())) for key, value in data.items() if isinstance(value, list)}
         for path, line in lines.items():
@@ -86,6 +113,12 @@ class _Document:
         else:
             first, there = self.places[key,]
             self._note(file, line, f"[{key}] was set before, at {first}:{there}; give it once")
+
+    def substitute(self, environment: Mapping[str, str]) -> None:
+        """Put the variables of the environment into the texts."""
+        self.data, unset = substituted({**self.data, KEY: self.oldest}, environment)
+        for where, what in unset:
+            self.complain(Problem(where, f'"{where[-1]}": {what}'))
 
     def complain(self, problem: Problem) -> None:
         path: Location = ()

@@ -10,6 +10,7 @@ from pydantic import Field
 
 from connectors.contract import SourceConfig
 from gateway.config.inference import Inference
+from gateway.config.layout import LAYOUT
 from gateway.config.machines import Cluster, ClusterField, End, Label, RowRule
 from gateway.config.member import Coordinator, Trust
 from gateway.config.process import Gateway, Log, Workers
@@ -42,6 +43,12 @@ __all__ = [
 class Config(Section):
     """The whole configuration of one gateway."""
 
+    version: int = Field(
+        default=LAYOUT.version,
+        ge=1,
+        le=LAYOUT.version,
+        description="Version of the files' layout; an older one works, and `fedfab gateway config migrate` brings it here.",
+    )
     gateway: Gateway
     trust: Trust | None = None
     coordinator: Coordinator | None = None

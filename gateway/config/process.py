@@ -43,7 +43,14 @@ class Workers(Section):
 
 
 class Log(Section):
-    """What goes to standard error."""
+    """What goes to standard error, and the log of each task, a file in the folder logs of data_dir."""
 
     level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="The least that is shown.")
     format: Literal["text", "json"] = Field(default="text", description="Lines for a person, or JSON for a machine.")
+    task_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="debug", description="The least that is kept in the log of a task."
+    )
+    task_mb: int = Field(default=16, ge=1, description="MiB kept of the log of a task; its oldest lines go first.")
+    tasks: int = Field(
+        default=50, ge=1, description="How many tasks keep a log; the one silent for longest goes first."
+    )

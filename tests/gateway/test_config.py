@@ -7,7 +7,9 @@ from importlib.resources import files
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from cli.gateway import app
 from gateway import configdocs
 from gateway.config import Config
 from gateway.configfile import load, write_sample
@@ -157,6 +159,61 @@ def test_secrets_are_not_repeated_in_messages(tmp_path: Path) -> None:
     told = mistakes(tmp_path, 'endpoint = "', 'user = "u"\npassword = "hunter2"\nendpoint = "')
     assert told
     assert not any("hunter2" in line for line in told)
+
+
+def test_variables_and_numbers_from_the_environment_in_every_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PLC", "plc-7")
+    monkeypatch.setenv("WORKERS", "3")
+    file, piece = tmp_path / "gateway.toml", tmp_path / "conf.d" / "label.toml"
+    file.write_text(
+        SAMPLE.replace("127.0.0.1:4840", "${PLC}:${PORT:-4840}").replace("processes = 1", 'processes = "${WORKERS}"')
+    )
+    piece.parent.mkdir()
+    piece.write_text('\n[log]\nlevel = "${LEVEL:-debug}"\n')
+    config = load(file)
+    assert config.source("press-line").model_dump()["endpoint"] == "opc.tcp://plc-7:4840"
+    assert (config.workers.processes, config.log.level) == (3, "debug")
+    piece.write_text('\n[log]\nlevel = "${NO_SUCH_LEVEL}"\n')
+    with pytest.raises(
+        ConfigError, match=r'label.toml:3: \[log\]: "level": the environment variable NO_SUCH_LEVEL is not set'
+    ):
+        load(file)
+    monkeypatch.setenv("PLC", "anna:hunter2@plc/")
+    monkeypatch.setenv("NO_SUCH_LEVEL", "hunter2")
+    with pytest.raises(ConfigError, match="FF-CONFIG-003") as refused:
+        load(file)
+    assert "hunter2" not in str(refused.value)
+    assert 'got "${NO_SUCH_LEVEL}"' in str(refused.value)
+
+
+def test_files_of_the_first_version_are_understood_and_brought_up_to_date(tmp_path: Path) -> None:
+    file, piece = tmp_path / "gateway.toml", tmp_path / "conf.d" / "log.toml"
+    file.write_text(SAMPLE.replace("version = 2 ", "# a remark ", 1))
+    piece.parent.mkdir()
+    piece.write_text('[log] # of Anna\nstyle = "json" # for the shipper\n')
+    config = load(file)
+    assert (config.version, config.log.format) == (1, "json")
+    done = CliRunner().invoke(app, ["config", "migrate", "-c", str(file)])
+    assert done.exit_code == 0, done.output
+    assert piece.read_text() == 'version = 2\n\n[log] # of Anna\nformat = "json" # for the shipper\n'
+    assert load(file) == config.model_copy(update={"version": 2})
+
+
+def test_mistakes_in_a_file_of_the_first_version_have_their_own_lines(tmp_path: Path) -> None:
+    file = tmp_path / "gateway.toml"
+    file.write_text('[gateway]\nname = "g"\n\n[log]\n\nstyle = "jsno"\n')
+    with pytest.raises(ConfigError, match=r'gateway.toml:6: \[log\]: "format": expected .*did you mean "json"'):
+        load(file)
+
+
+def test_files_of_a_later_version_are_refused(tmp_path: Path) -> None:
+    file = tmp_path / "gateway.toml"
+    file.write_text(SAMPLE.replace("version = 2 ", "version = 9 ", 1))
+    with pytest.raises(ConfigError, match=r"FF-CONFIG-005: .*:11: version 9 belongs to a later fedfab") as refused:
+        load(file)
+    assert "*.bak" in refused.value.hint
 
 
 def test_the_page_on_the_configuration_is_up_to_date() -> None:
