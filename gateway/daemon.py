@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import ssl
 from contextlib import AsyncExitStack
 
 import structlog
@@ -16,8 +15,8 @@ import structlog
 from common.service import notify, one_cause, stop_signal
 from federation.node import Node
 from gateway.config import Config, Trust
-from gateway.errors import GatewayError
-from gateway.inference import InferenceServer, Recorder, Shelf
+from gateway.inference import InferenceServer, Recorder, Shelf, control
+from gateway.inference.tls import context as inference_tls
 from gateway.modelstore import ModelStore
 from gateway.programs import Programs
 from gateway.runtime import Runtime
@@ -42,7 +41,7 @@ def run(config: Config) -> None:
 async def _day(config: Config) -> None:
     stop = stop_signal()
     data = config.gateway.data_dir
-    tls, member = _tls(config), _member(config)
+    tls, member = inference_tls(config.inference, config.trust), _member(config)
     async with one_cause(), AsyncExitStack() as stack:
         # open what keeps
         store = stack.enter_context(Store.open(config.gateway.store))
@@ -59,7 +58,9 @@ async def _day(config: Config) -> None:
             latest=store.latest,
             recorder=recorder,
             status=Status(config, store, runtime, models, programs, recorder, pool),
-            stale_after_s=config.inference.stale_after_s,
+            settings=config.inference,
+            trust=config.trust,
+            control_socket=control.path(data),
         )
         await server.start(config.inference.host, config.inference.port, tls)
 
@@ -103,21 +104,3 @@ async def _learn(config: Config, member: tuple[Identity, TrustStore] | None, pro
         except Exception:
             log.exception("taking part in the federation failed, trying again", after_s=RETRY_S)
         await asyncio.sleep(RETRY_S)
-
-
-def _tls(config: Config) -> ssl.SSLContext | None:
-    """The server's certificate; None for plain HTTP, which the configuration allows on loopback only."""
-    certificate, key = config.inference.certificate, config.inference.key
-    if certificate is None or key is None:
-        return None
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    try:
-        context.load_cert_chain(certificate, key)
-    except (OSError, ssl.SSLError) as error:
-        raise GatewayError(
-            "FF-DAEMON-001",
-            f"inference: certificate {certificate} and key {key} cannot be used: {error}",
-            hint="both must be PEM files that belong together, the key without a passphrase and readable by this user",
-        ) from error
-    return context

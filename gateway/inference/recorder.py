@@ -24,21 +24,19 @@ class Prediction(NamedTuple):
 
     time: int
     model: str
-    version: int
+    version: str
     end: str | None
     """Whose window it was; None when the request brought the data."""
-    row_time: int | None
-    """Time of the newest row of that window."""
     inputs: str
     """SHA-256 of the windows."""
     outputs: Mapping[str, NDArray[Any]]
+    about: Mapping[str, object]
+    """What is kept beside the outputs: the client's name, time to the answer, time of the newest row, flags."""
 
     def result(self) -> Result:
         """As the results layer keeps it."""
-        outputs: dict[str, object] = {name: array.tolist() for name, array in self.outputs.items()}
-        if self.row_time is not None:
-            outputs["row_time"] = self.row_time
-        return Result(self.time, self.model, str(self.version), self.end or "", self.inputs, outputs)
+        outputs = {name: array.tolist() for name, array in self.outputs.items()}
+        return Result(self.time, self.model, self.version, self.end or "", self.inputs, {**outputs, **self.about})
 
 
 class Recorder:
@@ -50,6 +48,11 @@ class Recorder:
         self._falling_behind = False
         self.written = 0
         self.dropped = 0
+
+    @property
+    def waiting(self) -> int:
+        """Answers that are not written yet."""
+        return self._queue.qsize()
 
     def put(self, prediction: Prediction) -> None:
         """Hand over one answer; returns at once."""

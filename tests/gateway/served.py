@@ -1,11 +1,25 @@
-"""Small models and evidence for tests of serving: what is tested there is how a model is served, not what it learned."""
+"""Small models, evidence and a running server for tests of serving: how a model is served, not what it learned."""
 
 from __future__ import annotations
 
+import asyncio
+import ssl
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
 import numpy as np
+from aiohttp import ClientSession
 from onnx import TensorProto, helper, numpy_helper
 
-from gateway.modelstore import Draft, digest
+from gateway.config import Inference
+from gateway.config.member import Trust
+from gateway.inference import InferenceServer, Recorder, Shelf
+from gateway.inference.latest import Latest
+from gateway.modelstore import Draft, ModelStore, digest
+from gateway.store import Result
+from models.dataset import Rows
 from models.schema import FieldSpec, Schema
 from models.spec import DataSpec, TaskSpec
 
@@ -52,3 +66,56 @@ def draft(params: str = "a", **changes: object) -> Draft:
         "promoted": True,
     }
     return Draft.model_validate(values | changes)
+
+
+@dataclass(frozen=True)
+class Serving:
+    """A server on a loopback port, what it records, and a client without credentials."""
+
+    server: InferenceServer
+    recorder: Recorder
+    client: ClientSession
+    port: int
+
+
+@asynccontextmanager
+async def serving(
+    models: ModelStore,
+    *,
+    ends: Mapping[str, Schema] | None = None,
+    latest: Latest | None = None,
+    write: Callable[[Sequence[Result]], None] | None = None,
+    settings: Inference | None = None,
+    trust: Trust | None = None,
+    tls: ssl.SSLContext | None = None,
+    control_socket: Path | None = None,
+) -> AsyncIterator[Serving]:
+    """Serve these models until the block ends; everything recorded is written then."""
+    recorder = Recorder(write or (lambda results: None))
+    server = InferenceServer(
+        Shelf(models),
+        ends=ends or {},
+        latest=latest or _no_rows,
+        recorder=recorder,
+        status=_status,
+        settings=settings,
+        trust=trust,
+        control_socket=control_socket,
+    )
+    async with asyncio.TaskGroup() as group:
+        group.create_task(recorder.run())
+        host, port = await server.start("127.0.0.1", 0, tls)
+        try:
+            async with ClientSession(f"{'https' if tls else 'http'}://{host}:{port}") as client:
+                yield Serving(server, recorder, client, port)
+        finally:
+            await server.close()
+            await recorder.close()
+
+
+def _no_rows(end: str, n: int) -> Rows:
+    return Rows(np.zeros(0, np.int64), np.zeros((0, FIELDS)), np.zeros(0), np.zeros(0))
+
+
+async def _status() -> dict[str, object]:
+    return {"gateway": "test"}

@@ -7,17 +7,17 @@ import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import ANY
 
 import numpy as np
 import pytest
-from aiohttp.test_utils import TestClient, TestServer
+from aiohttp import ClientSession
 
-from gateway.inference import InferenceServer, Recorder, Shelf
-from gateway.modelstore import ModelStore
+from gateway.modelstore import ModelStore, digest
 from gateway.store import Result
 from models.dataset import Rows
 from models.schema import FieldSpec, Schema
-from tests.gateway.served import FIELDS, ROWS, SCHEMA, draft, onnx_model
+from tests.gateway.served import FIELDS, ROWS, SCHEMA, draft, onnx_model, serving
 
 NAN = float("nan")
 INFER = "/v2/models/wear/infer"
@@ -52,29 +52,15 @@ def plant() -> Plant:
     return Plant()
 
 
-Client = TestClient[Any, Any]
+Client = ClientSession
 
 
 @pytest.fixture
 async def client(models: ModelStore, plant: Plant) -> AsyncIterator[Client]:
-    recorder = Recorder(plant.results.extend)
     pump = Schema(fields=(FieldSpec(name="pressure", unit="bar"),), label=SCHEMA.label)
-    server = InferenceServer(
-        Shelf(models),
-        ends={"spindle-1": SCHEMA, "pump-1": pump},
-        latest=plant.latest,
-        recorder=recorder,
-        status=status,
-    )
-    writing = asyncio.create_task(recorder.run())
-    async with TestClient(TestServer(server.app())) as client:
-        yield client
-    await recorder.close()
-    await writing
-
-
-async def status() -> dict[str, object]:
-    return {"gateway": "test"}
+    ends = {"spindle-1": SCHEMA, "pump-1": pump}
+    async with serving(models, ends=ends, latest=plant.latest, write=plant.results.extend) as server:
+        yield server.client
 
 
 def window(data: object = None, *, n: int = 1, datatype: str = "FP32", **changes: object) -> dict[str, object]:
@@ -120,6 +106,7 @@ async def test_prediction(client: Client, data: list[Any], datatype: str) -> Non
             "id": "42",
             "model_name": "wear",
             "model_version": "1",
+            "parameters": {"task": "wear", "task_id": "t1", "round": 3, "model_digest": digest(onnx_model(add=0.0))},
             "outputs": [{"name": "prediction", "datatype": "FP32", "shape": [1, 1], "data": [21.0]}],
         },
     )
@@ -229,7 +216,14 @@ async def test_prediction_from_the_latest_window_of_an_end(client: Client, plant
     status, answer = await post(client, {"parameters": {"end": "spindle-1"}})
     assert status == 200
     assert answer["outputs"][0]["data"] == [21.0]
-    assert answer["parameters"] == {"end": "spindle-1", "row_time": "2023-11-14T22:13:20.123Z"}
+    said = {key: answer["parameters"][key] for key in ("end", "row_time", "skipped_rows", "missing")}
+    assert said == {
+        "end": "spindle-1",
+        "row_time": "2023-11-14T22:13:20.123Z",
+        "skipped_rows": 1,
+        "missing": ["vibration"],
+    }
+    assert answer["parameters"]["age_s"] == pytest.approx(time.time() - 1_700_000_000.123, abs=60)
 
 
 async def test_an_end_with_too_few_rows_in_its_run(client: Client, plant: Plant) -> None:
@@ -249,33 +243,21 @@ async def test_an_end_with_stale_rows(client: Client, plant: Plant) -> None:
 
 
 async def test_answers_reach_the_results_layer(models: ModelStore, plant: Plant) -> None:
-    recorder = Recorder(plant.results.extend)
-    server = InferenceServer(
-        Shelf(models), ends={"spindle-1": SCHEMA}, latest=plant.latest, recorder=recorder, status=status
-    )
-    writing = asyncio.create_task(recorder.run())
-    async with TestClient(TestServer(server.app())) as client:
-        await post(client, {"parameters": {"end": "spindle-1"}})
-        await post(client, window())
-    await recorder.close()
-    await writing
+    async with serving(models, ends={"spindle-1": SCHEMA}, latest=plant.latest, write=plant.results.extend) as server:
+        await post(server.client, {"parameters": {"end": "spindle-1"}})
+        await post(server.client, window())
     stored, sent = plant.results
     assert (stored.model, stored.version, stored.end) == ("wear", "1", "spindle-1")
-    assert stored.outputs == {"prediction": [[6.0]], "row_time": plant.newest}
-    assert (sent.end, sent.outputs) == ("", {"prediction": [[6.0]]})
-    assert recorder.written == 2
+    assert stored.outputs == {"prediction": [[6.0]], "row_time": plant.newest, "latency_s": ANY}
+    assert (sent.end, sent.outputs) == ("", {"prediction": [[6.0]], "latency_s": ANY})
+    assert server.recorder.written == 2
     assert stored.inputs == sent.inputs
 
 
-async def test_a_results_layer_that_fails_costs_no_answer(models: ModelStore, plant: Plant) -> None:
+async def test_a_results_layer_that_fails_costs_no_answer(models: ModelStore) -> None:
     def broken(results: object) -> None:
         raise OSError("disk full")
 
-    recorder = Recorder(broken)
-    server = InferenceServer(Shelf(models), ends={}, latest=plant.latest, recorder=recorder, status=status)
-    writing = asyncio.create_task(recorder.run())
-    async with TestClient(TestServer(server.app())) as client:
-        assert (await post(client, window()))[0] == 200
-    await recorder.close()
-    await writing
-    assert (recorder.written, recorder.dropped) == (0, 1)
+    async with serving(models, write=broken) as server:
+        assert (await post(server.client, window()))[0] == 200
+    assert (server.recorder.written, server.recorder.dropped) == (0, 1)
