@@ -146,7 +146,7 @@ class _Run:
         done = await run_round(self._members, number, self._params, chosen)
         self._params = self._params | done.learned
         report = done.report(self._spec, self._layer, self._name, number)
-        self._state.round = number
+        self._state.round, self._state.finished = number, None
         self._state.asked |= {name: self._state.asked.get(name, 0) + 1 for name in done.asked}
         self._state.judge(report.metrics.get("loss"), self._spec.rounds)
         await self._save(report)

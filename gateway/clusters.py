@@ -81,7 +81,7 @@ class Clusters:
         groups = await self.groups()
 
         async def finish(params: Params) -> Mapping[str, Any]:
-            made = [await self._publish(group, params) for group in groups]
+            made = [await self.publish(group, params) for group in groups]
             return {"models": {evidence.model: told(evidence) for evidence in made}}
 
         if len(groups) == 1:
@@ -89,6 +89,11 @@ class Clusters:
         inner = [Cluster(self.spec, group.name, group.ends, observe=observe) for group in groups]
         rounds = self.spec.rounds.model_copy(update={"cluster": 1})  # the clusters inside do the inner rounds
         return Cluster(self.spec.model_copy(update={"rounds": rounds}), name, inner, finish=finish)
+
+    async def publish(self, group: Group, params: Params, *, interim: bool = False) -> Evidence:
+        """Parameters as the group's model, judged beside the one in use; ``interim``: made without the coordinator."""
+        name = group.model(self.spec)
+        return await publish(params, name=name, ends=group.ends, models=self.models, pool=self.pool, interim=interim)
 
     async def _learn(self, group: Group, observe: Observe) -> dict[str, Any]:
         try:
@@ -100,13 +105,10 @@ class Clusters:
                 checkpoint=Checkpoint(self.folder / group.name),
                 observe=observe,
             )
-            return told(await self._publish(group, outcome.params), outcome)
+            return told(await self.publish(group, outcome.params), outcome)
         except FedfabError as error:
             log.error("group not learned", task=self.task, group=group.name, error=str(error))
             return {"error": as_json(error)}
-
-    async def _publish(self, group: Group, params: Params) -> Evidence:
-        return await publish(params, name=group.model(self.spec), ends=group.ends, models=self.models, pool=self.pool)
 
     def _asked(self) -> tuple[str, ...]:
         known = tuple(cluster.name for cluster in self.config.clusters if self.config.ends_of(cluster.name))

@@ -66,6 +66,8 @@ class Draft(BaseModel):
     verdict: str
     """Why it was promoted, or held back."""
     promoted: bool
+    autonomous: bool = False
+    """An interim model: made by this gateway alone while the coordinator of its task was away."""
 
 
 class Evidence(Draft):

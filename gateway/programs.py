@@ -25,6 +25,7 @@ from federation.history import History
 from federation.node import Node
 from federation.remote import serve
 from federation.rounds import RoundReport
+from gateway.autonomy import Autonomy, Remembering
 from gateway.clusters import Clusters
 from gateway.config import Config
 from gateway.errors import GatewayError, as_json
@@ -40,6 +41,8 @@ SHOWN = 20
 """Tasks in the status."""
 
 State = Literal["running", "finished", "failed", "cancelled"]
+DONE: frozenset[State] = frozenset({"finished", "cancelled"})
+"""A failed task may be resumed, and needs what it left behind."""
 
 
 class Record(BaseModel):
@@ -68,6 +71,7 @@ class Programs:
         self.records = {record.task: record for record in _stored(folder)}
         self.history = History()
         self._jobs: dict[str, asyncio.Task[None]] = {}
+        self._alone: dict[str, Autonomy] = {}
         self.node: Node | None = None
 
     @property
@@ -82,7 +86,7 @@ class Programs:
             for record in self.records.values():
                 if record.state == "running":
                     self._start(group, node, record)
-                else:  # a crash may have come between its end and this
+                elif record.state in DONE:  # a crash may have come between its end and this
                     await asyncio.to_thread(self._erase, record)
             async for message in node.unclaimed():
                 try:
@@ -103,6 +107,7 @@ class Programs:
                 "name": record.spec.name,
                 "layer": record.spec.layer,
                 "rounds": record.spec.rounds.max,
+                "alone": record.task in self._alone and self._alone[record.task].active,
                 "groups": self.history.of(record.task),
             }
             for record in latest
@@ -122,13 +127,20 @@ class Programs:
                 self._start(group, node, record)
             case "task.cancel" if meta["task"] in self._jobs:
                 job = self._jobs[meta["task"]]
-                self._end(self.records[meta["task"]], "cancelled", f"cancelled by {message.header.sender}")
+                state: State = "failed" if meta.get("resumable") else "cancelled"
+                self._end(self.records[meta["task"]], state, f"{state} at {message.header.sender}")
                 job.cancel()
                 await asyncio.wait([job])  # it may be started again by the next message
             case "model.promote":
                 self._promote(meta["task"], f"promoted by {message.header.sender}")
                 if meta["task"] not in self._jobs:
                     await node.context(meta["task"]).close()  # the coordinator has all it asked for
+            case "task.over":
+                if (ending := self._jobs.get(meta["task"])) is not None:  # it ended without us, or just before a crash here
+                    self._end(self.records[meta["task"]], "finished", f"over at {message.header.sender}")
+                    ending.cancel()
+                    await asyncio.wait([ending])
+                await node.context(meta["task"]).close()
             case "task.start" | "task.cancel":
                 pass  # said again, or over already
             case other:
@@ -146,7 +158,8 @@ class Programs:
         context = node.context(record.task)
 
         async def observe(report: RoundReport) -> None:
-            self.history.note(record.task, report.name, report)
+            group = f"{report.name} alone" if report.autonomous else report.name
+            self.history.note(record.task, group, report)
             await context.send(record.coordinator, "task.report", report.to_json())
 
         clusters = Clusters(
@@ -160,9 +173,10 @@ class Programs:
         try:
             if record.spec.layer == "cloud":
                 learner = await self._member(node, clusters, observe)
-                await serve(context, learner, aggregator=record.coordinator)
                 if isinstance(learner, Unable):
+                    await serve(context, learner, aggregator=record.coordinator)
                     raise learner.reason
+                await self._beside_autonomy(node, record, clusters, learner, observe)
             else:
                 record.results = await clusters.learn(observe)
                 await context.send(record.coordinator, "task.result", {"models": record.results})
@@ -170,7 +184,7 @@ class Programs:
             self._end(record, "finished")
             log.info("task finished", results=record.results)
         except asyncio.CancelledError:
-            if record.state == "cancelled":
+            if record.state != "running":
                 await context.close()
             raise
         except Exception as error:  # one task's failure is no reason to stop reading and serving
@@ -181,8 +195,23 @@ class Programs:
         finally:
             with suppress(FedfabError):
                 await self.pool.forget(record.task)
-            if record.state != "running":
+            if record.state in DONE:
                 await asyncio.to_thread(self._erase, record)
+
+    async def _beside_autonomy(
+        self, node: Node, record: Record, clusters: Clusters, learner: Learner, observe: Observe
+    ) -> None:
+        """Answer the coordinator until the task is over, and train on while it is away."""
+        folder = self.folder / record.task / "alone"
+        remembering = Remembering(learner, record.spec, folder)
+        autonomy = self._alone[record.task] = Autonomy(clusters, remembering, node.connected, folder, observe)
+        alone = asyncio.create_task(autonomy.run())
+        try:
+            await serve(node.context(record.task), remembering, aggregator=record.coordinator)
+        finally:
+            alone.cancel()
+            await asyncio.gather(alone, return_exceptions=True)
+            del self._alone[record.task]
 
     async def _member(self, node: Node, clusters: Clusters, observe: Observe) -> Learner:
         """What the coordinator aggregates; a gateway that cannot take part says why to every call."""
@@ -196,7 +225,8 @@ class Programs:
         """Put the models in use that a task made here, held back or not: the coordinator's versions are of the whole task."""
         for name in self.models.names():
             for version in self.models.versions(name):
-                if self.models.evidence(name, version).task_id == task:
+                evidence = self.models.evidence(name, version)
+                if evidence.task_id == task and not evidence.autonomous:
                     self.models.promote(name, version, why)
                     log.info("model promoted", model=name, version=version, why=why)
 

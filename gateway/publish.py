@@ -24,12 +24,19 @@ ByEnd = dict[str, dict[str, float]]
 
 
 async def publish(
-    params: Params, *, name: str, ends: Sequence[EndLearner], models: ModelStore, pool: WorkerPool
+    params: Params,
+    *,
+    name: str,
+    ends: Sequence[EndLearner],
+    models: ModelStore,
+    pool: WorkerPool,
+    interim: bool = False,
 ) -> Evidence:
     """Export the model ``name`` that ``ends`` share and put it in use, unless the one in use is better at any of them.
 
     Both are validated as files, the way they are served, on the same hold-out. A model that is held back stays in the store with the
-    reason, for a person to promote. Called again for the same parameters it answers with the version it made then.
+    reason, for a person to promote. Called again for the same parameters it answers with the version it made then. ``interim`` marks a
+    model that the gateway made by itself while the coordinator of its task was away.
     """
     first = ends[0]
     params = held(params, [first.schema])
@@ -59,6 +66,7 @@ async def publish(
         parent_metrics=before,
         promoted=reason is None,
         verdict=f"held back: {reason}" if reason else _praise(parent),
+        autonomous=interim,
     )
     evidence = models.add(name, draft, model)
     if evidence.promoted and evidence.parent == parent:
@@ -93,9 +101,7 @@ async def _validate(model: bytes, spec: TaskSpec, ends: Sequence[EndLearner]) ->
 def _spreads(params: Params, schema: Schema) -> dict[str, Spread]:
     scope = scaler(schema)
     means, stds = params[f"{scope}/mean"].tolist(), params[f"{scope}/std"].tolist()
-    return {
-        field.name: Spread(mean=mean, std=std) for field, mean, std in zip(schema.fields, means, stds, strict=True)
-    }
+    return {field.name: Spread(mean=mean, std=std) for field, mean, std in zip(schema.fields, means, stds, strict=True)}
 
 
 def _praise(parent: int | None) -> str:
