@@ -23,6 +23,7 @@ import structlog
 import models.training
 from common.errors import FedfabError
 from common.log import configure
+from common.tasklog import Forward
 from gateway import frames
 from gateway.errors import as_json
 from gateway.store import Store
@@ -92,10 +93,14 @@ class Worker:
         fitted = models.training.fit(
             spec, schema, arrays, data, name=values["end"], round_=values["round"], progress=self.progress
         )
+        seconds = time.monotonic() - started
+        log.debug(
+            "trained", round=values["round"], samples=fitted.samples, train_loss=fitted.train_loss, seconds=seconds
+        )
         return {
             "samples": fitted.samples,
             "train_loss": fitted.train_loss,
-            "seconds": time.monotonic() - started,
+            "seconds": seconds,
             "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         }, frames.join(params=fitted.params, before=before)
 
@@ -176,25 +181,28 @@ def serve(worker: Worker, pipe: Pipe) -> None:
     """Answer one call after the other. An error is an answer too: code, message and hint."""
     while (call := pipe.receive()) is not None:
         values, arrays = call
-        try:
-            answer = worker.operations[values["op"]](values, arrays)
-        except FedfabError as error:
-            answer = {"error": as_json(error)}, {}
-        except Exception as error:
-            log.exception("call failed", op=values["op"], end=values.get("end"))
-            answer = {"error": as_json(error)}, {}
+        about = {key: values[key] for key in ("task", "end") if values.get(key)}
+        with structlog.contextvars.bound_contextvars(**about):
+            try:
+                answer = worker.operations[values["op"]](values, arrays)
+            except FedfabError as error:
+                answer = {"error": as_json(error)}, {}
+            except Exception as error:
+                log.exception("call failed", op=values["op"])
+                answer = {"error": as_json(error)}, {}
         pipe.send(*answer)
 
 
 def main(store: str, level: Literal["debug", "info", "warning", "error"], style: Literal["text", "json"]) -> None:
     """Serve standard input and output; whatever a library prints goes to standard error instead."""
-    configure(level, style)
     signal.signal(
         signal.SIGINT, signal.SIG_IGN
     )  # Ctrl-C reaches the whole group; the daemon ends its workers in good order
     os.nice(NICE)
     pipe = Pipe(sys.stdin.buffer, os.fdopen(os.dup(1), "wb"))
     os.dup2(2, 1)
+    forward = Forward(lambda line: pipe.send({"log": line}, {}))  # the daemon keeps the log of each task
+    configure(level, style, first=forward, first_level="debug")
     with Store.open(Path(store), read_only=True) as opened:
         serve(Worker(opened, pipe.tick), pipe)
 

@@ -24,6 +24,7 @@ import psutil
 import structlog
 
 from common.errors import FedfabError
+from common.tasklog import replay
 from federation.progress import reporter
 from gateway import frames
 from gateway.config import Config
@@ -45,6 +46,18 @@ class Answer(NamedTuple):
 
     values: dict[str, Any]
     arrays: dict[str, frames.Array]
+
+
+class WorkerStatus(NamedTuple):
+    """How one worker is doing."""
+
+    number: int
+    pid: int | None
+    """None while it does not run."""
+    lost: int
+    """How often it has died or been replaced since the start."""
+    calls: int
+    """Calls to it that are not answered yet."""
 
 
 class WorkerPool:
@@ -78,7 +91,7 @@ class WorkerPool:
             memory_mb=config.workers.memory_mb,
             hang_s=config.workers.hang_s,
             level=config.log.level,
-            style=config.log.style,
+            style=config.log.format,
         )
 
     async def __aenter__(self) -> Self:
@@ -113,9 +126,21 @@ class WorkerPool:
         """How many processes have died or been replaced since the start."""
         return sum(worker.lost for worker in self._workers)
 
+    def status(self) -> list[WorkerStatus]:
+        """Every worker, whether it runs or not."""
+        return [
+            WorkerStatus(
+                each.number,
+                each.process.pid if each.process is not None and each.running else None,
+                each.lost,
+                len(each.waiting),
+            )
+            for each in self._workers
+        ]
+
     def pids(self) -> list[int]:
         """Process ids of the workers that run, for a person's eyes."""
-        return [worker.process.pid for worker in self._workers if worker.process is not None and worker.running]
+        return [each.pid for each in self.status() if each.pid is not None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,7 +264,9 @@ async def _exchange(
             answer = Answer(*frames.decode(await stdout.readexactly(head), await stdout.readexactly(body)))
             watch.heard()
             tick()
-            if "tick" not in answer.values:
+            if "log" in answer.values:
+                replay(answer.values["log"], pid=process.pid)
+            elif "tick" not in answer.values:
                 return answer
 
     talking, watching = asyncio.create_task(talk()), asyncio.create_task(watch.run(tick))
