@@ -2,6 +2,7 @@
 
 GatewayError
  ├── ConfigError       the configuration file (FF-CONFIG-…)
+ ├── ReloadError       taking it over while the gateway runs (FF-RELOAD-…)
  └── StoreError        the feature store (FF-STORE-…)
 """
 
@@ -16,6 +17,10 @@ class GatewayError(FedfabError):
 
 class ConfigError(GatewayError):
     """The configuration cannot be used; every problem found is in the message, one a line."""
+
+
+class ReloadError(GatewayError):
+    """A changed configuration cannot be taken over while the gateway runs (FF-RELOAD-…); the old one stays in force."""
 
 
 class StoreError(GatewayError):

@@ -13,7 +13,7 @@ from gateway.config.inference import Inference
 from gateway.config.layout import LAYOUT
 from gateway.config.machines import Cluster, ClusterField, End, Label, RowRule
 from gateway.config.member import Coordinator, Trust
-from gateway.config.process import Gateway, Log, Workers
+from gateway.config.process import Gateway, Log, Service, Workers
 from gateway.config.section import Section, named
 from gateway.config.seeing import AlertRule, Alerts, Email, Metrics, Mqtt, Webhook, rules_in_force
 from models.schema import Schema
@@ -34,6 +34,7 @@ __all__ = [
     "Metrics",
     "Mqtt",
     "RowRule",
+    "Service",
     "Trust",
     "Webhook",
     "Workers",
@@ -55,6 +56,7 @@ class Config(Section):
     inference: Inference = Field(default_factory=Inference)
     workers: Workers = Field(default_factory=Workers)
     log: Log = Field(default_factory=Log)
+    service: Service = Field(default_factory=Service)
     metrics: Metrics = Field(default_factory=Metrics)
     alerts: Alerts = Field(default_factory=Alerts)
     alert_rules: tuple[AlertRule, ...] = Field(default=(), alias="alert")
