@@ -25,10 +25,9 @@ from federation.journal import Journal
 from federation.local import LocalRelay
 from federation.mailbox import Delivery
 from federation.metrics import Meter
-from federation.outbox import OutboxLimits
 from federation.outgoing import Outgoing, Saying, Step
 from federation.relay import Relay
-from federation.route import Route
+from federation.route import OutboxLimits, Route
 from federation.uplink import Uplink
 from federation.wire import decode
 from models.learner import Params

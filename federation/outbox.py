@@ -13,17 +13,10 @@ from federation.blobs import BlobStore
 from federation.database import Database
 from federation.errors import FederationError
 from federation.mailbox import Parcel
+from federation.route import OutboxLimits
 
 _outbox = tables.outbox
 _waiting = _outbox.c.refusal.is_(None)
-
-
-@dataclass(frozen=True, slots=True)
-class OutboxLimits:
-    """How much may wait for an aggregator that is away: messages, and bytes with their blobs."""
-
-    messages: int = 10_000
-    bytes: int = 8 << 30
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,6 @@ dials out and has an outbox (`federation.uplink`). A `Node` works over either.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""How a member gets to its aggregator: through which proxy, how patiently, in pieces of which size at most."""
+"""Settings of a member's way to its aggregator: through which proxy, how patiently, in which pieces; how much may wait meanwhile."""
 
 from __future__ import annotations
 
@@ -19,3 +19,11 @@ class Route:
     """A line on which nothing moves for so long, though something should, is given up."""
     piece_bytes: int = 8 << 20
     """Blobs travel in pieces of at most this size."""
+
+
+@dataclass(frozen=True, slots=True)
+class OutboxLimits:
+    """How much may wait for an aggregator that is away: messages, and bytes with their blobs."""
+
+    messages: int = 10_000
+    bytes: int = 8 << 30

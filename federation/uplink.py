@@ -20,10 +20,11 @@ from federation.errors import FederationError, RefusedError, UnreachableError
 from federation.inbox import Inbox
 from federation.journal import newest_met
 from federation.mailbox import Delivery, Parcel
-from federation.outbox import Entry, Outbox, OutboxLimits
+from federation.outbox import Entry, Outbox
 from federation.participants import Participants
 from federation.presence import Presence
 from federation.relay import Commit
+from federation.route import OutboxLimits
 from trust.blob import Manifest
 from trust.errors import TrustError
 

@@ -8,7 +8,9 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, model_validator
 
-from connectors.options import LocalFile
+from common.options import Address, LocalFile
+from common.secret import Secret
+from federation.route import OutboxLimits, Route
 from gateway.config.section import Section, is_loopback
 
 
@@ -28,6 +30,32 @@ class Coordinator(Section):
     """The aggregator this gateway is a member of. Without this section the gateway learns its clusters alone."""
 
     url: str = Field(description="Where it listens: https://host:port. Plain http is for loopback only.")
+    proxy: Address | None = Field(
+        default=None,
+        description="HTTP proxy to go through by CONNECT: http://user@host:port, without the password. "
+        "The environment's proxy variables are not looked at.",
+    )
+    proxy_password: Secret | None = Field(
+        default=None, description='Of the proxy\'s user: { file = "proxy.password" }.'
+    )
+    poll_s: float = Field(
+        default=30.0,
+        ge=1,
+        le=60,
+        description="How long a question for messages waits at most; where something on the way cuts silent lines sooner, "
+        "shorter ones are tried by itself.",
+    )
+    piece_mib: float = Field(
+        default=8.0,
+        ge=0.0625,
+        le=64,
+        description="Models travel in requests of at most this size; where something on the way refuses them, smaller ones "
+        "are tried by itself.",
+    )
+    outbox_messages: int = Field(
+        default=10_000, ge=100, description="Messages that wait at most while the coordinator is away."
+    )
+    outbox_mib: int = Field(default=8192, ge=64, description="What they may take of the disk, models included.")
 
     @model_validator(mode="after")
     def _encrypted(self) -> Self:
@@ -37,3 +65,27 @@ class Coordinator(Section):
         if parts.scheme == "http" and not is_loopback(parts.hostname):
             raise ValueError(f'expected https, because {parts.hostname} is not this machine, got "{self.url}"')
         return self
+
+    @model_validator(mode="after")
+    def _through_a_proxy(self) -> Self:
+        if self.proxy is None:
+            if self.proxy_password is not None:
+                raise ValueError("proxy_password belongs to proxy")
+            return self
+        parts = urlsplit(self.proxy)
+        if parts.scheme != "http" or not parts.hostname:
+            raise ValueError(f'proxy: expected an address such as "http://user@proxy:3128", got "{self.proxy}"')
+        if (self.proxy_password is None) != (parts.username is None):
+            raise ValueError('proxy: user and password come together: "http://user@proxy:3128" and proxy_password')
+        return self
+
+    @property
+    def route(self) -> Route:
+        """How to get there; reads the password of the proxy. Raises SecretError."""
+        password = self.proxy_password.read() if self.proxy_password is not None else None
+        return Route(self.proxy, password, self.poll_s, piece_bytes=int(self.piece_mib * (1 << 20)))
+
+    @property
+    def outbox(self) -> OutboxLimits:
+        """How much may wait for it."""
+        return OutboxLimits(self.outbox_messages, self.outbox_mib << 20)
