@@ -35,8 +35,8 @@ class Prediction(NamedTuple):
 
     def result(self) -> Result:
         """As the results layer keeps it."""
-        outputs = {name: array.tolist() for name, array in self.outputs.items()}
-        return Result(self.time, self.model, self.version, self.end or "", self.inputs, {**outputs, **self.about})
+        outputs = {**self.outputs, **self.about}
+        return Result(self.time, self.model, self.version, self.end or "", self.inputs, outputs)
 
 
 class Recorder:

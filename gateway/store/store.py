@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
+import orjson
 
 from connectors.contract import Sample
 from gateway.blocks import FeatureBlock, SampleBlock
@@ -214,11 +215,17 @@ class Store:
     # result layer
 
     def append_results(self, results: Sequence[Result]) -> None:
-        """Keep predictions that were given."""
-        rows = [(r.time, r.model, r.version, r.end, r.inputs, json.dumps(r.outputs)) for r in results]
+        """Keep predictions that were given.
+
+        As one statement over one JSON text: row by row, each row would take the interpreter from whoever answers requests meanwhile.
+        """
+        rows = [[r.time, r.model, r.version, r.end, r.inputs, r.outputs] for r in results]
+        text = orjson.dumps(rows, option=orjson.OPT_SERIALIZE_NUMPY).decode()
         with self._transaction() as write:
-            write.executemany(
-                "INSERT INTO result (time, model, version, end_name, inputs, outputs) VALUES (?, ?, ?, ?, ?, ?)", rows
+            write.execute(
+                "INSERT INTO result (time, model, version, end_name, inputs, outputs) SELECT value ->> 0, value ->> 1, value ->> 2,"
+                " value ->> 3, value ->> 4, value -> 5 FROM json_each(?)",
+                (text,),
             )
 
     def results(self, *, end: str | None = None, since: int = -(2**63), limit: int = 1000) -> list[Result]:
