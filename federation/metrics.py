@@ -23,6 +23,7 @@ from prometheus_client import Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from common.metrics import Buffer, counter, gauge
+from common.watchdog import Pulse
 
 _SIZES = (1 << 10, 4 << 10, 16 << 10, 64 << 10, 256 << 10, 1 << 20, 4 << 20)
 _WAITS = (0.01, 0.1, 1.0, 5.0, 15.0, 30.0, 60.0, 90.0)
@@ -40,6 +41,8 @@ class Meter:
         self.received: Counter[str] = Counter()
         self.repeated: Counter[str] = Counter()
         self.skew_s = 0.0
+        self.polling = Pulse("federation", allow_s=150.0)
+        """A long poll waits for messages, then for the line to break, and both is well."""
         self.outbox: Buffer | None = None
         self.outbox_bytes: Buffer | None = None
         self._poll = Histogram(

@@ -115,11 +115,12 @@ class Uplink:
         """By long poll; the session is opened first where there is none."""
         while True:
             try:
-                if not self.connected.is_set():
-                    await self._open_session()
-                if found := await self._link.poll(self._after):
-                    self._after = found[-1].cursor
-                    return found
+                with self.meter.polling.work("ask the aggregator for messages"):
+                    if not self.connected.is_set():
+                        await self._open_session()
+                    if found := await self._link.poll(self._after):
+                        self._after = found[-1].cursor
+                        return found
             except (FederationError, TrustError) as error:
                 self._lost(error)
                 await self._backoff.pause()
