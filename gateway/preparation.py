@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
+import numpy as np
 import structlog
+from numpy.typing import NDArray
 
-from gateway.blocks import FeatureBlock
+from gateway.blocks import FeatureBlock, SampleBlock
 from gateway.config import Cluster, Config, End
 from gateway.errors import StoreError
-from gateway.pipeline.end import EndPipeline
+from gateway.pipeline.ends import Pipeline
 from gateway.pipeline.units import Line, conversion
 from gateway.store import Labelling, Progress, Recipe, Store
 
@@ -34,7 +36,9 @@ class Preparation:
     def __init__(self, config: Config, store: Store) -> None:
         self._store = store
         units = {f"{source.name}/{tag.name}": tag.unit for source in config.sources for tag in source.tag}
-        self._tracks = [_Track(config.cluster(end.cluster), end, units, store) for end in config.ends]
+        self._tracks = [
+            _Track(cluster, ends, units, store) for cluster in config.clusters if (ends := config.ends_of(cluster.name))
+        ]
         self._kept = self._upto
         self.damaged = 0
         """Raw blocks that could not be read, and so are in no row."""
@@ -53,23 +57,26 @@ class Preparation:
                 continue
             positions = block.positions()
             for track in self._tracks:
-                if raw.id > track.upto:
-                    track.pipeline.add(raw.source, block, positions)
+                track.add(raw.id, raw.source, block, positions)
         if not page:
             return False
-        self._store.append_all_features({track.name: track.fresh(page[-1].id) for track in self._tracks})
+        fresh: dict[str, FeatureBlock] = {}
+        for track in self._tracks:
+            fresh |= track.fresh(page[-1].id)
+        self._store.append_all_features(fresh)
         if self._upto - self._kept >= _CHECKPOINT:
             self.checkpoint()
         return True
 
     def checkpoint(self) -> None:
         """Keep the state, so that the next start need not go through these raw blocks again."""
-        self._store.save_progress({track.name: Progress(track.upto, track.pipeline.state()) for track in self._tracks})
+        for track in self._tracks:
+            self._store.save_progress(track.progress())
         self._kept = self._upto
 
     def counts(self) -> dict[str, dict[str, dict[str, int]]]:
         """For each end and field, how many samples came and how many each cleaning rule rejected."""
-        return {track.name: track.pipeline.counts() for track in self._tracks}
+        return {end: counts for track in self._tracks for end, counts in track.pipeline.counts().items()}
 
     @property
     def _upto(self) -> int:
@@ -88,25 +95,46 @@ def rebuild(config: Config, store: Store) -> Preparation:
 
 
 class _Track:
-    """One end: its pipeline, up to which raw block it has come, and the newest row that is stored."""
+    """The ends of one cluster: their pipeline, up to which raw block each has come, and the newest row that is stored of it."""
 
-    def __init__(self, cluster: Cluster, end: End, units: Mapping[str, str], store: Store) -> None:
-        lines = _lines(cluster, end, units)
-        progress = store.declare(end.name, _recipe(cluster, end, lines))
-        self.name = end.name
-        self.upto = progress.upto
-        self.pipeline = EndPipeline(cluster, end, lines)
-        self._last = store.last_time(end.name)
-        if progress.state:
-            self.pipeline.restore(progress.state)
+    def __init__(self, cluster: Cluster, ends: Sequence[End], units: Mapping[str, str], store: Store) -> None:
+        lines = [_lines(cluster, end, units) for end in ends]
+        self._names = [end.name for end in ends]
+        declared = {
+            end.name: store.declare(end.name, _recipe(cluster, end, line))
+            for end, line in zip(ends, lines, strict=True)
+        }
+        self._upto = np.array([progress.upto for progress in declared.values()], np.int64)
+        self._last = {name: store.last_time(name) for name in self._names}
+        self.pipeline = Pipeline(cluster, ends, lines)
+        self.pipeline.restore({name: progress.state for name, progress in declared.items()})
 
-    def fresh(self, upto: int) -> FeatureBlock:
+    @property
+    def upto(self) -> int:
+        """The raw block that all of them have come to."""
+        return int(self._upto.min())
+
+    def add(self, number: int, source: str, block: SampleBlock, positions: Mapping[str, NDArray[np.intp]]) -> None:
+        """Give raw block ``number`` to the ends that have not had it."""
+        behind = self._upto < number
+        if behind.any():
+            self.pipeline.add(source, block, positions, None if behind.all() else behind)
+
+    def fresh(self, upto: int) -> dict[str, FeatureBlock]:
         """Rows that are complete now, without those that were stored before a restart."""
-        self.upto = max(self.upto, upto)
-        block = self.pipeline.close().after(self._last)
-        if len(block):
-            self._last = int(block.time[-1])
-        return block
+        self._upto = np.maximum(self._upto, upto)
+        fresh = {}
+        for name, rows in self.pipeline.close().items():
+            new = rows.after(self._last[name])
+            if len(new):
+                self._last[name] = int(new.time[-1])
+                fresh[name] = new
+        return fresh
+
+    def progress(self) -> dict[str, Progress]:
+        """How far each end has come."""
+        upto = dict(zip(self._names, self._upto.tolist(), strict=True))
+        return {name: Progress(upto[name], state) for name, state in self.pipeline.states().items()}
 
 
 def _lines(cluster: Cluster, end: End, units: Mapping[str, str]) -> dict[str, Line]:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gateway.config import ClusterField
-from gateway.pipeline.events import NEVER, SECOND, Events, firsts, lasts
+from gateway.pipeline.events import NEVER, SECOND, Events, before, firsts, highest_before, lasts
 
 RULES = ("samples", "bad", "type", "clock", "late", "duplicate", "range", "rate", "frozen")
 """What is counted: samples that came, and what was wrong with some, in the order in which it is looked for."""
@@ -35,25 +34,18 @@ class Memory:
         times, values = np.full(n, NEVER, np.int64), np.full(n, np.nan)
         return cls(times, values, times.copy(), values.copy(), times.copy())
 
-    def lists(self) -> list[list[float]]:
-        """Its columns as plain lists."""
-        return [getattr(self, column.name).tolist() for column in fields(self)]
+    def lists(self, part: slice) -> list[list[float]]:
+        """Its columns for some fields, as plain lists."""
+        return [getattr(self, column.name)[part].tolist() for column in fields(self)]
 
-    @classmethod
-    def from_lists(cls, columns: Sequence[Sequence[float]]) -> Memory:
-        """The memory again."""
-        time, value, accepted_time, accepted, since = columns
-        return cls(
-            np.array(time, np.int64),
-            np.array(value, np.float64),
-            np.array(accepted_time, np.int64),
-            np.array(accepted, np.float64),
-            np.array(since, np.int64),
-        )
+    def put(self, part: slice, columns: Sequence[Sequence[float]]) -> None:
+        """Take back what `lists` gave for these fields."""
+        for column, values in zip(fields(self), columns, strict=True):
+            getattr(self, column.name)[part] = values
 
 
 class Cleaner:
-    """The rules of the fields of one cluster, what they remember, and ``counts`` [fields, RULES]."""
+    """The rules of all fields of a cluster's ends, what they remember, and ``counts`` [fields, RULES]."""
 
     def __init__(self, rules: Sequence[ClusterField]) -> None:
         self._low = np.array([-np.inf if rule.min is None else rule.min for rule in rules])
@@ -90,22 +82,16 @@ class Cleaner:
     def _news(self, events: Events) -> Events:
         """Without what is older than a sample that took effect before (late), and without repetitions of one sample (duplicate)."""
         memory = self.memory
-        before = _before(events.field, events.time, memory.time)
-        disorderly = events.time < before
-        if disorderly.any():
-            late = np.zeros(len(events), np.bool_)
-            for number in np.unique(events.field[disorderly]):
-                mine = np.flatnonzero(events.field == number)
-                newest = np.maximum.accumulate(np.append(memory.time[number], events.time[mine]))[:-1]
-                late[mine] = events.time[mine] < newest
+        late = events.time < before(events.field, events.time, memory.time)
+        if late.any():
+            late = events.time < highest_before(events.field, events.time, memory.time)
             self.count("late", events.field[late])
             events = events.part(~late)
-            before = _before(events.field, events.time, memory.time)
         if not len(events):
             return events
-        value = _before(events.field, events.value, memory.value)
+        value = before(events.field, events.value, memory.value)
         equal = (events.value == value) | (np.isnan(events.value) & np.isnan(value))
-        repeated = (events.time == before) & equal
+        repeated = (events.time == before(events.field, events.time, memory.time)) & equal
         last = lasts(events.field)
         memory.time[events.field[last]] = events.time[last]
         memory.value[events.field[last]] = events.value[last]
@@ -121,17 +107,17 @@ class Cleaner:
         limited = np.isfinite(limit)
         if not limited.any():
             return quick
-        moved = np.abs(value - _before(field, value, self.memory.accepted))
-        elapsed = (time - _before(field, time, self.memory.accepted_time)) / SECOND
+        moved = np.abs(value - before(field, value, self.memory.accepted))
+        elapsed = (time - before(field, time, self.memory.accepted_time)) / SECOND
         suspicious = limited & (moved > np.where(limited, limit, 0.0) * elapsed)
         for number in np.unique(field[suspicious]):  # each verdict depends on the one before
-            mine = np.flatnonzero(field == number)
-            before, at = float(self.memory.accepted[number]), int(self.memory.accepted_time[number])
+            mine = np.arange(*np.searchsorted(field, [number, number + 1]))
+            last, at = float(self.memory.accepted[number]), int(self.memory.accepted_time[number])
             for i, moment, current in zip(mine.tolist(), time[mine].tolist(), value[mine].tolist(), strict=True):
-                if abs(current - before) > self._rate[number] * ((moment - at) / SECOND):
+                if abs(current - last) > self._rate[number] * ((moment - at) / SECOND):
                     quick[i] = True
                 else:
-                    before, at = current, moment
+                    last, at = current, moment
         return quick
 
     def _is_frozen(
@@ -139,7 +125,7 @@ class Cleaner:
     ) -> NDArray[np.bool_]:
         """Which values have been repeated for too long; the accepted values are remembered."""
         memory = self.memory
-        changed = value != _before(field, value, memory.accepted)
+        changed = value != before(field, value, memory.accepted)
         number = np.arange(len(field))
         start = np.maximum.accumulate(np.where(firsts(field), number, 0))
         reached = np.maximum.accumulate(np.where(changed, number, -1))
@@ -149,15 +135,3 @@ class Cleaner:
         memory.since[field[last]] = since[last]
         frozen: NDArray[np.bool_] = time - since > self._frozen[field]
         return frozen
-
-
-_Number = TypeVar("_Number", np.int64, np.float64)
-
-
-def _before(field: NDArray[np.int64], column: NDArray[_Number], memory: NDArray[_Number]) -> NDArray[_Number]:
-    """[n] the entry before each, of the same field; for a field's first one, what is remembered."""
-    before = np.empty_like(column)
-    before[1:] = column[:-1]
-    first = firsts(field)
-    before[first] = memory[field[first]]
-    return before

@@ -20,8 +20,10 @@ _TEXT, _NONE, _BAD = int(Kind.TEXT), int(Kind.NONE), int(Quality.BAD)
 
 @dataclass(frozen=True, slots=True)
 class Conversion:
-    """How the values of each field become numbers."""
+    """How the values of each field of each end become numbers."""
 
+    width: int
+    """Fields of the cluster."""
     scale: NDArray[np.float64]
     offset: NDArray[np.float64]
     codes: Mapping[int, Mapping[str, float]]
@@ -30,16 +32,17 @@ class Conversion:
     """The field in which a text that is no number is a name, and becomes a number of its own."""
 
     @classmethod
-    def of(cls, fields: Sequence[ClusterField], lines: Mapping[str, Line], group: str | None) -> Conversion:
-        """For these fields, with the line that leads from each tag's unit to the field's."""
+    def of(cls, fields: Sequence[ClusterField], lines: Sequence[Mapping[str, Line]], group: str | None) -> Conversion:
+        """For these fields, with the line that leads from each tag's unit to the field's, end by end."""
         codes = {
             number: {text: float(code) for code, text in enumerate(field.categories)}
             for number, field in enumerate(fields)
             if field.categories
         }
         return cls(
-            scale=np.array([lines[field.name].scale for field in fields]),
-            offset=np.array([lines[field.name].offset for field in fields]),
+            width=len(fields),
+            scale=np.array([each[field.name].scale for each in lines for field in fields]),
+            offset=np.array([each[field.name].offset for each in lines for field in fields]),
             codes=codes,
             group=next((number for number, field in enumerate(fields) if field.name == group), None),
         )
@@ -54,9 +57,9 @@ class Conversion:
         bad = (block.quality[chosen] == _BAD) | (block.kind[chosen] == _NONE) | ~(np.isfinite(values) | textual)
         singly = textual
         if self.codes:
-            singly = textual | np.isin(field, list(self.codes))
+            singly = textual | np.isin(field % self.width, list(self.codes))
         for i in np.flatnonzero(singly & ~bad):
-            values[i] = self._single(block.value(int(chosen[i])), int(field[i]))
+            values[i] = self._single(block.value(int(chosen[i])), int(field[i] % self.width))
         wrong = np.isnan(values) & ~bad
         values[bad] = np.nan
         return values * self.scale[field] + self.offset[field], bad, wrong

@@ -1,10 +1,12 @@
-"""Samples of all fields of an end as columns, so that one pass of numpy serves every field."""
+"""Samples of all fields of all ends of a cluster as columns, so that one pass of numpy serves them all.
+
+A field has a number for each end: ``end * fields of the cluster + field``."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +22,7 @@ class Events:
     """n samples on their way into rows. In order means: by field, then by ``at``, then by arrival."""
 
     field: NDArray[np.int64]
-    """[n] number of the field in its cluster."""
+    """[n] number of the field."""
     at: NDArray[np.int64]
     """[n] when the sample takes effect, ns: its source time, or later if it came late."""
     time: NDArray[np.int64]
@@ -35,10 +37,9 @@ class Events:
         """Some of them."""
         return Events(self.field[chosen], self.at[chosen], self.time[chosen], self.value[chosen])
 
-    def of(self, number: int) -> Events:
-        """Those of one field, out of events in order."""
-        start, end = np.searchsorted(self.field, [number, number + 1])
-        return self.part(slice(int(start), int(end)))
+    def shifted(self, by: int) -> Events:
+        """The same of other fields, whose numbers are greater by ``by``."""
+        return Events(self.field + by, self.at, self.time, self.value)
 
     @classmethod
     def none(cls) -> Self:
@@ -69,14 +70,38 @@ class Events:
 
 
 def firsts(field: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """[n] which event, out of events in order, is the first of its field."""
+    """[n] which entry, where equal numbers stand together, is the first of its number."""
     first = np.ones(len(field), np.bool_)
     np.not_equal(field[1:], field[:-1], out=first[1:])
     return first
 
 
 def lasts(field: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """[n] which event, out of events in order, is the last of its field."""
+    """[n] which entry, where equal numbers stand together, is the last of its number."""
     last = np.ones(len(field), np.bool_)
     np.not_equal(field[1:], field[:-1], out=last[:-1])
     return last
+
+
+_Number = TypeVar("_Number", np.int64, np.float64)
+
+
+def before(field: NDArray[np.int64], column: NDArray[_Number], memory: NDArray[_Number]) -> NDArray[_Number]:
+    """[n] the entry before each, of the same field; for a field's first one, what is remembered of it. Equal fields stand together."""
+    shifted = np.empty_like(column)
+    shifted[1:] = column[:-1]
+    first = firsts(field)
+    shifted[first] = memory[field[first]]
+    return shifted
+
+
+def highest_before(field: NDArray[np.int64], time: NDArray[np.int64], memory: NDArray[np.int64]) -> NDArray[np.int64]:
+    """[n] the greatest time before each, of the same field, the remembered one included. Fields go up."""
+    times, rank = np.unique(before(field, time, memory), return_inverse=True)
+    floor = field * len(times)  # each field's ranks stand above those of the fields before
+    return times[np.maximum.accumulate(floor + rank) - floor]
+
+
+def keys(field: NDArray[np.int64], time: NDArray[np.int64], times: NDArray[np.int64]) -> NDArray[np.int64]:
+    """[n] one number for field and time, in the order of both; ``times``, in order, are those that are told apart."""
+    return field * (len(times) + 1) + np.searchsorted(times, time, side="right")

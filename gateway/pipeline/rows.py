@@ -3,29 +3,46 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gateway.config import ClusterField
-from gateway.pipeline.events import SECOND, Events, firsts, lasts
+from gateway.pipeline.events import SECOND, Events, before, firsts, keys, lasts
 
 
-def changes(events: Events, before: float) -> tuple[NDArray[np.int64], float]:
-    """Times at which the value of one field differs from the one before, and its last value; of several events at one time the
-    last one counts."""
-    good = events.part(~np.isnan(events.value))
-    if not len(good):
-        return np.zeros(0, np.int64), before
-    good = good.part(np.append(good.at[1:] != good.at[:-1], True))
-    changed = good.value != np.append(before, good.value[:-1])
-    return good.at[changed], float(good.value[-1])
+class Moments(NamedTuple):
+    """When rows are made, by end, then by time."""
+
+    end: NDArray[np.int64]
+    time: NDArray[np.int64]
 
 
-def ticks(at: NDArray[np.int64], every: int) -> NDArray[np.int64]:
+def changes(events: Events, end: NDArray[np.int64], remembered: NDArray[np.float64]) -> Moments:
+    """Times at which the value of a field differs from the one before; of several events at one time the last one counts.
+
+    ``events`` are of one field of each ``end`` [n]; ``remembered`` [ends], its last values, is brought up to date.
+    """
+    good = ~np.isnan(events.value)
+    events, end = events.part(good), end[good]
+    final = lasts(end)
+    final[:-1] |= events.at[1:] != events.at[:-1]
+    events, end = events.part(final), end[final]
+    changed = events.value != before(end, events.value, remembered)
+    last = lasts(end)
+    remembered[end[last]] = events.value[last]
+    return Moments(end[changed], events.at[changed])
+
+
+def ticks(end: NDArray[np.int64], at: NDArray[np.int64], every: int) -> Moments:
     """Ends of the intervals (``every`` ns, aligned to the epoch, closed at the end) in which anything arrived."""
-    return np.unique(_tick(at, every))
+    tick = _tick(at, every)
+    order = np.lexsort((tick, end))
+    end, tick = end[order], tick[order]
+    new = firsts(end)
+    new[1:] |= tick[1:] != tick[:-1]
+    return Moments(end[new], tick[new])
 
 
 class Holding:
@@ -40,29 +57,34 @@ class Holding:
             ]
         )
 
-    def cells(self, events: Events, times: NDArray[np.int64]) -> NDArray[np.float64]:
-        """The value [fields, n] at each time: the last good one at or before it, as far as its field may hold it."""
-        borders = np.searchsorted(events.field, np.arange(len(self._drop) + 1)).tolist()
-        current = np.empty((len(self._drop), len(times)), np.int64)
-        for number, (start, end) in enumerate(pairwise(borders)):
-            found = events.at[start:end].searchsorted(times, side="right") - 1
-            current[number] = np.where(found < 0, -1, found + start)
-        if not len(events):
-            return np.full(current.shape, np.nan)
+    def cells(self, events: Events, rows: Moments) -> NDArray[np.float64]:
+        """The value [rows, fields] in each row: the last good one at or before its time, as far as its field may hold it."""
+        width = len(self._drop)
+        field = rows.end[:, None] * width + np.arange(width)
+        if not field.size or not len(events):
+            return np.full(field.shape, np.nan)
+        times = np.unique(events.at)
+        wanted = keys(field, rows.time[:, None], times)
+        found = np.searchsorted(keys(events.field, events.at, times), wanted, side="right") - 1
+        current = np.where((found >= 0) & (events.field[found] == field), found, -1)
         good = np.where(current >= 0, _last_good(events)[current], -1)
-        usable = (good >= 0) & ~(self._drop[:, None] & (good != current))
-        usable &= times - events.time[good] <= self._age[:, None]
+        usable = (good >= 0) & ~(self._drop & (good != current))
+        usable &= rows.time[:, None] - events.time[good] <= self._age
         return np.where(usable, events.value[good], np.nan)
 
 
-def means(events: Events, times: NDArray[np.int64], every: int) -> NDArray[np.float64]:
-    """The mean [n] of the good values of one field in each interval; NaN where there is none."""
+def means(events: Events, rows: Moments, width: int, every: int) -> NDArray[np.float64]:
+    """The mean [rows, fields] of the good values of each of the ``width`` fields in each interval; NaN where there is none."""
+    shape = (len(rows.time), width)
     good = events.part(~np.isnan(events.value))
     tick = _tick(good.at, every)
-    known = np.isin(tick, times)
-    row = np.searchsorted(times, tick[known])
-    count = np.bincount(row, minlength=len(times))
-    total = np.bincount(row, weights=good.value[known], minlength=len(times))
+    times = np.unique(rows.time)
+    mine, theirs = keys(rows.end, rows.time, times), keys(good.field // width, tick, times)
+    row = np.minimum(np.searchsorted(mine, theirs), max(0, len(mine) - 1))
+    known = (mine[row] == theirs) & (rows.time[row] == tick) if len(mine) else np.zeros(len(tick), np.bool_)
+    cell = row[known] * width + good.field[known] % width
+    count = np.bincount(cell, minlength=shape[0] * width).reshape(shape)
+    total = np.bincount(cell, weights=good.value[known], minlength=shape[0] * width).reshape(shape)
     return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
 

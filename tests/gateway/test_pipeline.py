@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -13,27 +14,28 @@ from hypothesis import strategies as st
 from connectors.contract import Quality, Sample
 from gateway.blocks import FeatureBlock, SampleBlock
 from gateway.config import Config
-from gateway.pipeline.end import EndPipeline
+from gateway.pipeline.ends import Pipeline
 from gateway.pipeline.units import conversion
 from tests.gateway.plants import SECOND, config, snapshot
 
 NAN = math.nan
 
 
-def pipeline(settings: Config) -> EndPipeline:
+def pipeline(settings: Config) -> Pipeline:
     cluster = settings.clusters[0]
     units = settings.sources[0].tag_units()
     lines = {field.name: conversion(units[field.name], field.unit) for field in cluster.fields}
-    return EndPipeline(cluster, settings.ends[0], lines)  # type: ignore[arg-type]
+    return Pipeline(cluster, settings.ends[:1], [lines])  # type: ignore[arg-type]
 
 
-def feed(pipe: EndPipeline, samples: list[Sample], source: str = "m1") -> FeatureBlock:
+def feed(pipe: Pipeline, samples: list[Sample], source: str = "m1") -> FeatureBlock:
     block = SampleBlock.of(samples)
     pipe.add(source, block, block.positions())
-    return pipe.close()
+    none = FeatureBlock(np.zeros(0, np.int64), np.zeros((0, 2)), np.zeros(0), np.zeros(0))
+    return pipe.close().get("m1", none)
 
 
-def run(settings: Config, *snapshots: list[Sample]) -> tuple[FeatureBlock, EndPipeline]:
+def run(settings: Config, *snapshots: list[Sample]) -> tuple[FeatureBlock, Pipeline]:
     """All rows of these snapshots; a last one, a day later, closes them."""
     pipe = pipeline(settings)
     end = snapshot(86400, cycle=-1)
@@ -53,7 +55,7 @@ def vibrations(tmp_path: Path, values: list[object], rules: dict[str, object]) -
     """The vibration of each row, a second apart, and what the rules counted."""
     snaps = [snapshot(i, vibration=value, cycle=i, run=1) for i, value in enumerate(values)]  # type: ignore[arg-type]
     rows, pipe = run(config(tmp_path, field=fields(**rules)), *snaps)
-    counts = pipe.counts()["vibration"]
+    counts = pipe.counts()["m1"]["vibration"]
     return rows.x[:, 0].tolist(), {rule: n for rule, n in counts.items() if n and rule != "samples"}
 
 
@@ -112,14 +114,14 @@ def test_a_bad_sample_is_missing_whatever_its_value(tmp_path: Path) -> None:
         snapshot(3, Quality.UNCERTAIN, vibration=3.0) + snapshot(3, cycle=3),
     )
     np.testing.assert_equal(rows.x[:, 0], [1.0, NAN, 3.0])
-    assert pipe.counts()["vibration"]["bad"] == 1
+    assert pipe.counts()["m1"]["vibration"]["bad"] == 1
 
 
 def test_a_repeated_sample_counts_once(tmp_path: Path) -> None:
     once = snapshot(1, vibration=1.0, cycle=1, run=1)
     rows, pipe = run(config(tmp_path), once, once, snapshot(2, cycle=2))
     assert len(rows) == 2
-    assert pipe.counts()["vibration"]["duplicate"] == 1
+    assert pipe.counts()["m1"]["vibration"]["duplicate"] == 1
 
 
 def test_a_clock_that_jumped_ahead_is_not_believed(tmp_path: Path) -> None:
@@ -129,7 +131,7 @@ def test_a_clock_that_jumped_ahead_is_not_believed(tmp_path: Path) -> None:
     )
     assert rows.time.tolist() == [1 * SECOND, 3 * SECOND]
     assert rows.x[:, 0].tolist() == [1.0, 3.0]
-    assert pipe.counts()["vibration"]["clock"] == 1
+    assert pipe.counts()["m1"]["vibration"]["clock"] == 1
 
 
 def test_a_late_sample_changes_no_closed_row_but_those_to_come(tmp_path: Path) -> None:
@@ -141,7 +143,7 @@ def test_a_late_sample_changes_no_closed_row_but_those_to_come(tmp_path: Path) -
     assert np.isnan(first.x[0, 1])  # closed before the first temperature came, though that was measured earlier
     np.testing.assert_allclose(second.x[0], [1.0, 100.0])
     np.testing.assert_allclose(third.x[0], [1.0, 100.0])
-    assert pipe.counts()["vibration"]["late"] == 1
+    assert pipe.counts()["m1"]["vibration"]["late"] == 1
 
 
 def test_samples_out_of_order_within_the_wait_are_put_in_order(tmp_path: Path) -> None:
@@ -277,11 +279,42 @@ def test_batches_and_restarts_do_not_matter(
     parts = []
     for start, end in zip(borders, [*borders[1:], len(samples)], strict=True):
         parts.append(feed(pipe, samples[start:end]))
-        state = pipe.state()
+        states = pipe.states()
         pipe = pipeline(made)
-        pipe.restore(state)
+        pipe.restore(states)
     parts.append(feed(pipe, snapshot(86400, cycle=-1)))
     for name in ("time", "x", "group", "label"):
         np.testing.assert_array_equal(np.concatenate([getattr(part, name) for part in parts]), getattr(at_once, name))
     assert pipe.counts() == reference.counts()
     assert (np.diff(at_once.time) > 0).all()
+
+
+@pytest.mark.clause("8.4")
+@settings(max_examples=150, deadline=None)
+@given(st.lists(histories(), min_size=2, max_size=4), RULES, st.lists(st.integers(0, 60), max_size=4))
+def test_ends_side_by_side_are_as_each_alone(
+    machines: list[list[Sample]], rule: dict[str, object], cuts: list[int]
+) -> None:
+    ends = tuple(f"m{number}" for number in range(len(machines)))
+    columns = fields(**CLEANING)
+    columns.insert(1, {"name": "temperature", "unit": "degC"})
+    made = config(Path("unused"), ends=ends, rows=rule, field=columns)
+    units = made.sources[0].tag_units()
+    lines = {field.name: conversion(units[field.name], field.unit) for field in made.clusters[0].fields}
+    alone = {end.name: Pipeline(made.clusters[0], [end], [lines]) for end in made.ends}  # type: ignore[list-item]
+    together = Pipeline(made.clusters[0], made.ends, [lines] * len(ends))  # type: ignore[list-item]
+    borders = sorted({0, 60, *cuts})
+    for start, stop in pairwise([*borders, 61]):
+        for end, samples in zip(ends, machines, strict=True):
+            block = SampleBlock.of(samples[start:stop])
+            for pipe in (alone[end], together):
+                pipe.add(end, block, block.positions())
+        got = together.close()
+        for end, pipe in alone.items():
+            expected = pipe.close()
+            assert (end in got) == (end in expected)
+            for name in ("time", "x", "group", "label") if end in got else ():
+                np.testing.assert_array_equal(getattr(got[end], name), getattr(expected[end], name))
+        states = together.states()
+        for end, pipe in alone.items():
+            assert states[end] == pipe.states()[end]
