@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import psutil
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -33,6 +34,28 @@ class Box:
         yield from _disks(self._folders)
         yield from _network()
         yield from _clock()
+
+
+def summary(folder: Path) -> dict[str, Any]:
+    """The box in brief, for a status; JSON-serialisable. ``folder`` is where the data lies. CPU in seconds since it started."""
+    times, memory, network = psutil.cpu_times(), psutil.virtual_memory(), psutil.net_io_counters()
+    disk = psutil.disk_usage(str(folder))
+    synchronised, error_s = clock()
+    return {
+        "cpus": psutil.cpu_count() or 1,
+        "cpu_seconds": sum(times) - getattr(times, "guest", 0.0) - getattr(times, "guest_nice", 0.0),
+        "cpu_idle_seconds": times.idle + getattr(times, "iowait", 0.0),
+        "load": os.getloadavg()[0],
+        "memory_bytes": memory.total,
+        "memory_used_ratio": 1 - memory.available / memory.total,
+        "disk_bytes": disk.total,
+        "disk_free_bytes": disk.free,
+        "disk_used_ratio": disk.percent / 100,
+        "network_received_bytes": network.bytes_recv,
+        "network_sent_bytes": network.bytes_sent,
+        "clock_synchronised": synchronised,
+        "clock_error_seconds": error_s,
+    }
 
 
 class Processes:
@@ -65,6 +88,24 @@ class Processes:
                 read.add_metric([name], transfers.read_bytes)
                 written.add_metric([name], transfers.write_bytes)
         yield from (cpu, memory, files, threads, started, read, written)
+
+    def summary(self) -> list[dict[str, Any]]:
+        """The same in brief, for a status; JSON-serialisable."""
+        found = []
+        for name, process in self._running():
+            with suppress(psutil.Error), process.oneshot():
+                times = process.cpu_times()
+                found.append(
+                    {
+                        "name": name,
+                        "pid": process.pid,
+                        "cpu_seconds": times.user + times.system,
+                        "memory_bytes": process.memory_info().rss,
+                        "open_files": process.num_fds(),
+                        "started": process.create_time(),
+                    }
+                )
+        return found
 
     def _running(self) -> Iterable[tuple[str, psutil.Process]]:
         pids = dict(self._pids())

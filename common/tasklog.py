@@ -11,12 +11,14 @@ import re
 import threading
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import orjson
 import structlog
 
 Level = Literal["debug", "info", "warning", "error"]
+
+LEVELS: tuple[Level, ...] = get_args(Level)
 
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _OLDER = ".1"
@@ -65,7 +67,7 @@ class TaskLogs:
         """Whether there is a log of ``task``."""
         return bool(self._parts(task))
 
-    def lines(self, task: str, level: Level = "debug") -> Iterator[bytes]:
+    def lines(self, task: str, level: str = "debug") -> Iterator[bytes]:
         """JSON lines from the oldest to the newest, each with its line end; none for a task without a log."""
         least = number(level)
         for path in self._parts(task):

@@ -14,7 +14,7 @@ import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import structlog
 
@@ -139,7 +139,7 @@ class Runtime:
             await asyncio.get_running_loop().run_in_executor(self._preparer, self._prepare_anew)
             self._arrived.set()
 
-    def status(self) -> dict[str, object]:
+    def status(self) -> dict[str, Any]:
         """For the daemon's status: each source, and what cleaning rejected, field by field. JSON-serialisable."""
         preparation = self._preparation
         return {

@@ -53,16 +53,17 @@ DEFAULT_RULES: Mapping[str, Mapping[str, Any]] = {
         "message": "the load of each core is {value}",
     },
     "clock-off": {
-        "metric": "fedfab_coordinator_clock_offset_seconds",
+        "metric": "fedfab_federation_clock_skew_seconds",
+        "magnitude": True,
         "above": 30.0,
         "clear": 10.0,
         "message": "this clock and the coordinator's differ by {value} s",
     },
     "coordinator-away": {
-        "metric": "fedfab_coordinator_up",
+        "metric": "fedfab_federation_link_up",
         "below": 1.0,
         "for_s": 600.0,
-        "message": "the coordinator cannot be reached",
+        "message": "coordinator {peer} cannot be reached",
     },
     "buffer-filling": {
         "metric": "fedfab_buffer_depth",
@@ -124,6 +125,7 @@ class AlertRule(Section):
     increase_over_s: float | None = Field(
         default=None, gt=0, description="For a counter: watch by how much it grew within so many seconds."
     )
+    magnitude: bool = Field(default=False, description="Watch the value without its sign.")
     above: float | None = Field(default=None, description="Fires while the value is greater. Give above or below.")
     below: float | None = Field(default=None, description="Fires while the value is smaller.")
     clear: float | None = Field(

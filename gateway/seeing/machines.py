@@ -50,6 +50,12 @@ class Sources:
         yield from (up, state, age, readings, bad, failures, reconnects)
         yield from self._tags(now)
 
+    def tags(self, source: str) -> dict[str, object]:
+        """For the status: how many tags are in each state, and the first of those that are not good."""
+        states = self._runtime.tags[source].states(time.time_ns(), self.tag_old_after_s)
+        worst = [f"{tag} ({state})" for state in ("bad", "old", "none") for tag in states[state]]
+        return {**{state: len(names) for state, names in states.items()}, "worst": worst[:10]}
+
     def _tags(self, now: int) -> Iterator[Metric]:
         tags = GaugeMetricFamily(
             "fedfab_source_tags",

@@ -67,7 +67,7 @@ class Rules:
         for rule in self.rules:
             found = dict(self._values(rule, values, now))
             for labels, value in found.items():
-                events += self._judge(rule, labels, value, now)
+                events += self._judge(rule, labels, abs(value) if rule.magnitude else value, now)
             gone = [labels for name, labels in self.active if name == rule.name and labels not in found]
             for labels in gone:
                 events += self._end(rule, labels, None, now)

@@ -168,6 +168,11 @@ class Delivery:
         """Events not told yet."""
         return self._queue.qsize()
 
+    def status(self) -> dict[str, Any]:
+        """How telling it goes; JSON-serialisable."""
+        counts = {"sent": self.sent, "failed": self.failed, "waiting": self.waiting, "dropped": self.dropped}
+        return {"name": self.sink.config.name, **counts}
+
     def put(self, event: Event) -> None:
         """Have it told, if it is bad enough for this sink."""
         if SEVERITIES.index(event.severity) < SEVERITIES.index(self.sink.config.least):
