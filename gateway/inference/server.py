@@ -89,7 +89,10 @@ class InferenceServer:
         self._windows.ends = ends
 
     def page(self, path: str, right: Right, page: Page) -> None:
-        """Also answer ``GET path`` by ``page``, for clients that have this right. Again for a path: the new one counts."""
+        """Also answer ``GET path`` by ``page``, for clients that have this right. Again for a path: the new one counts.
+
+        A path such as ``/tasks/`` answers for all below it.
+        """
         self._pages[path] = right, page
 
     def apply(self, settings: Inference, trust: Trust | None = None) -> None:
@@ -215,8 +218,8 @@ class InferenceServer:
                 caller = self._access.caller(request, "infer")
                 with self._intake.admitted(request):
                     return await self._calls.index(await self._body(request, caller))
-            case "GET", _ if request.rel_url.raw_path in self._pages:
-                right, page = self._pages[request.rel_url.raw_path]
+            case "GET", [top, *_] if found := self._pages.get(request.rel_url.raw_path) or self._pages.get(f"/{top}/"):
+                right, page = found
                 await self._prove(request, right)
                 return await page(request)
         raise web.HTTPNotFound
