@@ -4,6 +4,8 @@ GatewayError
  ├── ConfigError       the configuration file (FF-CONFIG-…)
  ├── ReloadError       taking it over while the gateway runs (FF-RELOAD-…)
  └── StoreError        the feature store (FF-STORE-…)
+      ├── CorruptStoreError its file is damaged
+      └── StoreFullError    it takes no new samples
 """
 
 from __future__ import annotations
@@ -25,6 +27,14 @@ class ReloadError(GatewayError):
 
 class StoreError(GatewayError):
     """The store cannot be opened, or holds a block that cannot be read."""
+
+
+class CorruptStoreError(StoreError):
+    """The file of the store is damaged beyond single blocks."""
+
+
+class StoreFullError(StoreError):
+    """The raw layer takes no new samples: it is full, and its policy is to keep what it has."""
 
 
 def as_json(error: Exception) -> dict[str, str]:

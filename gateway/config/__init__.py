@@ -16,6 +16,7 @@ from gateway.config.member import Coordinator, Trust
 from gateway.config.process import Gateway, Log, Service, Workers
 from gateway.config.section import Section, named
 from gateway.config.seeing import AlertRule, Alerts, Email, Metrics, Mqtt, Webhook, rules_in_force
+from gateway.config.store import StoreOptions
 from models.schema import Schema
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     "Mqtt",
     "RowRule",
     "Service",
+    "StoreOptions",
     "Trust",
     "Webhook",
     "Workers",
@@ -53,6 +55,7 @@ class Config(Section):
     gateway: Gateway
     trust: Trust | None = None
     coordinator: Coordinator | None = None
+    store: StoreOptions = Field(default_factory=StoreOptions)
     inference: Inference = Field(default_factory=Inference)
     workers: Workers = Field(default_factory=Workers)
     log: Log = Field(default_factory=Log)
@@ -83,6 +86,11 @@ class Config(Section):
     def schema_of(self, cluster: str) -> Schema:
         """Schema of a cluster: its features and its label. Raises KeyError."""
         return self.cluster(cluster).row_schema
+
+    @property
+    def schemas(self) -> dict[str, Schema]:
+        """Schema of each end, by its name."""
+        return {end.name: self.schema_of(end.cluster) for end in self.ends}
 
     @property
     def rules(self) -> tuple[AlertRule, ...]:

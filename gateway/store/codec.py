@@ -3,6 +3,7 @@
     length of header u32 | header (JSON) | length of packed columns u32 | zlib of packed columns | plain columns
 
 Doubles of a measurement hardly compress and would cost most of the time; times, tag numbers and qualities shrink to next to nothing.
+The header names whose block it is, so that a block found in the ruins of a file still says what it was.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import json
 import struct
 import zlib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -22,12 +24,23 @@ _LENGTH = struct.Struct("<I")
 _FAST = 1  # zlib's level: the columns are so regular that a higher one gains little
 
 
-def encode_samples(block: SampleBlock) -> bytes:
-    """A raw block as bytes."""
-    measured = np.isin(block.kind, (Kind.NUMBER, Kind.BOOLEAN))
+Parts = Sequence[tuple[int, int]]
+"""Blocks that became one: number and length of each, in order."""
+
+
+def encode_samples(block: SampleBlock, source: str, cursor: str | None = None, parts: Parts | None = None) -> bytes:
+    """A raw block of a source as bytes, with the cursor behind it and, where it was merged, what it was merged of."""
+    measured = (block.kind == Kind.NUMBER) | (block.kind == Kind.BOOLEAN)
     payload = np.where(measured, block.number.view(np.int64), block.integer)
+    header: dict[str, object] = {"n": len(block), "source": source, "tags": block.tags, "texts": block.texts}
+    if len(block):
+        header |= {"first": int(block.source_time.min()), "last": int(block.source_time.max())}
+    if cursor is not None:
+        header["cursor"] = cursor
+    if parts is not None:
+        header["parts"] = parts
     return _join(
-        {"n": len(block), "tags": block.tags, "texts": block.texts},
+        header,
         packed=[
             block.tag.astype("<u4"),
             block.kind,
@@ -47,7 +60,7 @@ def decode_samples(data: bytes) -> SampleBlock:
     (payload,) = _columns(plain, n, ("<i8",))
     source_time = np.cumsum(steps, dtype=np.int64)
     texts = _strings(header, "texts")
-    measured = np.isin(kind, (Kind.NUMBER, Kind.BOOLEAN))
+    measured = (kind == Kind.NUMBER) | (kind == Kind.BOOLEAN)
     number = np.where(measured, payload.view(np.float64), np.where(kind == Kind.INTEGER, payload, np.nan))
     for i in np.flatnonzero(kind == Kind.BIG_INTEGER):
         number[i] = float(int(texts[payload[i]]))
@@ -64,11 +77,12 @@ def decode_samples(data: bytes) -> SampleBlock:
     )
 
 
-def encode_features(block: FeatureBlock) -> bytes:
-    """A block of feature rows as bytes."""
+def encode_features(block: FeatureBlock, end: str) -> bytes:
+    """A block of feature rows of an end as bytes."""
     n, fields = block.x.shape
     return _join(
-        {"n": n, "fields": fields},
+        {"n": n, "end": end, "fields": fields}
+        | ({"first": int(block.time[0]), "last": int(block.time[-1])} if n else {}),
         packed=[np.diff(block.time, prepend=np.int64(0)).astype("<i8"), block.group.astype("<f8")],
         plain=[block.label.astype("<f8"), np.ascontiguousarray(block.x, "<f8")],
     )
@@ -88,6 +102,80 @@ def decode_features(data: bytes) -> FeatureBlock:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What a block says of itself before its columns are unpacked."""
+
+    count: int
+    source: str | None
+    end: str | None
+    cursor: str | None
+    first: int
+    last: int
+    parts: tuple[tuple[int, int], ...]
+
+    @classmethod
+    def of(cls, data: bytes) -> Header:
+        """Read it. Raises ValueError for bytes that are no block."""
+        header, _ = _header(data)
+        parts = header.get("parts") or ()
+        if not isinstance(parts, (list, tuple)):
+            raise ValueError('header with "parts" that are no list')
+        texts = (_text(header, "source"), _text(header, "end"), _text(header, "cursor"))
+        times = (int(str(header.get("first", 0))), int(str(header.get("last", 0))))
+        return cls(_count(header), *texts, *times, tuple((int(number), int(length)) for number, length in parts))
+
+
+def named(data: bytes, **more: object) -> bytes:
+    """A block with more in its header. Raises ValueError for bytes that are no block."""
+    header, at = _header(data)
+    head = json.dumps(header | more, separators=(",", ":")).encode()
+    return b"".join([_LENGTH.pack(len(head)), head, data[at:]])
+
+
+def join_samples(blocks: Sequence[SampleBlock]) -> SampleBlock:
+    """Several blocks of one source as one, in this order."""
+    tags: dict[str, int] = {}
+    texts: list[str] = []
+    tag, integer = [], []
+    for block in blocks:
+        places = np.array([tags.setdefault(name, len(tags)) for name in block.tags], np.uint32)
+        tag.append(places[block.tag])
+        worded = (block.kind == Kind.TEXT) | (block.kind == Kind.BIG_INTEGER)
+        integer.append(np.where(worded, block.integer + len(texts), block.integer))
+        texts += block.texts
+    return SampleBlock(
+        tags=tuple(tags),
+        tag=np.concatenate(tag),
+        kind=np.concatenate([block.kind for block in blocks]),
+        number=np.concatenate([block.number for block in blocks]),
+        integer=np.concatenate(integer),
+        texts=tuple(texts),
+        quality=np.concatenate([block.quality for block in blocks]),
+        source_time=np.concatenate([block.source_time for block in blocks]),
+        gateway_time=np.concatenate([block.gateway_time for block in blocks]),
+    )
+
+
+def part_samples(block: SampleBlock, start: int, end: int) -> SampleBlock:
+    """The samples from position ``start`` to before ``end``."""
+    rows = slice(start, end)
+    columns = (block.kind[rows], block.number[rows], block.integer[rows], block.texts, block.quality[rows])
+    return SampleBlock(block.tags, block.tag[rows], *columns, block.source_time[rows], block.gateway_time[rows])
+
+
+def join_features(blocks: Sequence[FeatureBlock]) -> FeatureBlock:
+    """Several blocks of one end as one, in this order."""
+    if len(blocks) == 1:
+        return blocks[0]
+    return FeatureBlock(
+        time=np.concatenate([block.time for block in blocks]),
+        x=np.concatenate([block.x for block in blocks]),
+        group=np.concatenate([block.group for block in blocks]),
+        label=np.concatenate([block.label for block in blocks]),
+    )
+
+
 def _join(header: Mapping[str, object], packed: Sequence[NDArray[Any]], plain: Sequence[NDArray[Any]]) -> bytes:
     head = json.dumps(header, separators=(",", ":")).encode()
     small = zlib.compress(b"".join(column.tobytes() for column in packed), _FAST)
@@ -96,11 +184,21 @@ def _join(header: Mapping[str, object], packed: Sequence[NDArray[Any]], plain: S
     )
 
 
-def _split(data: bytes) -> tuple[dict[str, object], bytes, bytes]:
+def _header(data: bytes) -> tuple[dict[str, object], int]:
+    """The header, and where the columns begin."""
     try:
         (size,) = _LENGTH.unpack_from(data)
         header = json.loads(data[4 : 4 + size])
-        at = 4 + size
+    except struct.error as error:
+        raise ValueError(str(error)) from error
+    if not isinstance(header, dict):
+        raise ValueError("header that is no object")
+    return header, 4 + size
+
+
+def _split(data: bytes) -> tuple[dict[str, object], bytes, bytes]:
+    header, at = _header(data)
+    try:
         (size,) = _LENGTH.unpack_from(data, at)
         at += 4
         return header, zlib.decompress(data[at : at + size]), data[at + size :]
@@ -131,3 +229,8 @@ def _strings(header: Mapping[str, object], key: str) -> tuple[str, ...]:
     if not isinstance(value, list):
         raise ValueError(f'header without a list "{key}"')
     return tuple(map(str, value))
+
+
+def _text(header: Mapping[str, object], key: str) -> str | None:
+    value = header.get(key)
+    return None if value is None else str(value)

@@ -5,18 +5,19 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple, TypeVar
 
 from connectors.contract import Sample
 from gateway.blocks import FeatureBlock, SampleBlock
 from gateway.errors import StoreError
-from gateway.store.codec import decode_samples
+from gateway.store.codec import Header, decode_samples, part_samples
 from gateway.store.labels import Labelling
 
 _Block = TypeVar("_Block", SampleBlock, FeatureBlock)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Stored:
     """A block as it lies in the file."""
 
@@ -26,15 +27,28 @@ class Stored:
     crc: int
     data: bytes
 
+    @cached_property
+    def header(self) -> Header:
+        """What it says of itself. Raises ValueError."""
+        return Header.of(self.data)
+
+    def problem(self) -> str | None:
+        """What is wrong with it; None for a block that is what was written."""
+        try:
+            if zlib.crc32(self.data) != self.crc:
+                return "its checksum does not fit"
+            if self.header.count != self.count:
+                return f"it holds {self.header.count} entries, expected {self.count}"
+        except (TypeError, ValueError) as error:
+            return str(error)
+        return None
+
     def decoded(self, decode: Callable[[bytes], _Block]) -> _Block:
         """The block, if it is what was written. Raises StoreError."""
-        problem = "its checksum does not fit"
-        if zlib.crc32(self.data) == self.crc:
+        problem = self.problem()
+        if problem is None:
             try:
-                block = decode(self.data)
-                if len(block) == self.count:
-                    return block
-                problem = f"it holds {len(block)} entries, expected {self.count}"
+                return decode(self.data)
             except ValueError as error:
                 problem = str(error)
         raise StoreError(
@@ -42,6 +56,11 @@ class Stored:
             f"block {self.number} of the {self.layer} layer is damaged: {problem}",
             hint="features are made again by `fedfab gateway rebuild`; a raw block is lost: check the disk",
         )
+
+    @cached_property
+    def samples(self) -> SampleBlock:
+        """A raw block decoded, once. Raises StoreError."""
+        return self.decoded(decode_samples)
 
 
 class RawBatch(NamedTuple):
@@ -54,19 +73,19 @@ class RawBatch(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class RawBlock:
-    """One batch of the raw layer."""
+    """One batch of the raw layer, or several that followed each other."""
 
     source: str
+    id: int
+    """Its number, of several the last; numbers grow in the order of arrival, over all sources."""
     stored: Stored
-
-    @property
-    def id(self) -> int:
-        """Its number; numbers grow in the order of arrival, over all sources."""
-        return self.stored.number
+    rows: slice
+    """Which samples of the stored block it is: that one may be merged of many."""
 
     def samples(self) -> SampleBlock:
         """What is in it. Raises StoreError where it is damaged."""
-        return self.stored.decoded(decode_samples)
+        block = self.stored.samples
+        return part_samples(block, self.rows.start, self.rows.stop)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +106,15 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True)
+class Outlook:
+    """What another recipe would do to the rows that an end has now."""
+
+    rows: int
+    lost: int
+    """Of these, rows that cannot be made again: the samples they came from are no longer in the raw layer."""
+
+
+@dataclass(frozen=True, slots=True)
 class Result:
     """One prediction that was given."""
 
@@ -98,3 +126,16 @@ class Result:
     """Digest of the inputs, hexadecimal."""
     outputs: Any
     """What was answered, JSON-serialisable."""
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """A block that was set aside."""
+
+    layer: str
+    name: str
+    block: int
+    entries: int
+    reason: str
+    found: int
+    """When, ns since the epoch."""

@@ -1,0 +1,92 @@
+"""The results layer: every prediction that was given, one row each."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+
+from gateway.store import tally
+from gateway.store.file import File
+from gateway.store.records import Result
+from gateway.store.tally import Amounts
+
+_COLUMNS = "time, model, version, end_name, inputs, outputs"
+
+
+class ResultLayer:
+    """Methods may be called from any thread; all raise StoreError."""
+
+    def __init__(self, file: File) -> None:
+        self._file = file
+
+    def append(self, results: Sequence[Result]) -> None:
+        """Keep predictions that were given."""
+        rows = [(r.time, r.model, r.version, r.end, r.inputs, json.dumps(r.outputs)) for r in results]
+        changes: dict[str, Amounts] = defaultdict(Amounts)
+        for _, model, _, _, inputs, outputs in rows:
+            changes[model] = changes[model].plus(Amounts(1, 1, len(inputs) + len(outputs)))
+
+        def work(db: sqlite3.Connection) -> None:
+            db.executemany(f"INSERT INTO result ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?)", rows)  # noqa: S608
+            for model, change in changes.items():
+                tally.change(db, "results", model, change)
+
+        self._file.write(work)
+
+    def since(self, time: int, end: str | None, limit: int) -> list[Result]:
+        """Predictions given since a time, oldest first."""
+        query = (
+            f"SELECT {_COLUMNS} FROM result WHERE time >= ? AND (? IS NULL OR end_name = ?) ORDER BY time, id LIMIT ?"  # noqa: S608
+        )
+        return [
+            _result(row) for row in self._file.read(lambda db: db.execute(query, (time, end, end, limit)).fetchall())
+        ]
+
+    def pages(self, since: int, until: int, end: str | None, rows: int) -> Iterator[list[Result]]:
+        """Predictions with ``since <= time < until``, oldest first, so many at a time."""
+        query = (
+            f"SELECT id, {_COLUMNS} FROM result WHERE (time, id) > (?, ?) AND time < ?"  # noqa: S608
+            " AND (? IS NULL OR end_name = ?) ORDER BY time, id LIMIT ?"
+        )
+        after = (since, -1)
+        while True:
+            parameters = (*after, until, end, end, rows)
+            page = self._file.read(lambda db, parameters=parameters: db.execute(query, parameters).fetchall())  # type: ignore[misc]
+            if not page:
+                return
+            yield [_result(row[1:]) for row in page]
+            after = page[-1][1], page[-1][0]
+
+    def drop(self, need: int, before: int, rows: int) -> Amounts:
+        """Drop the oldest: until ``need`` bytes are free, and those given before ``before``; at most ``rows`` in one go."""
+
+        def work(db: sqlite3.Connection) -> Amounts:
+            oldest = "SELECT id, model, time, length(inputs) + length(outputs) FROM result ORDER BY id LIMIT ?"
+            changes: dict[str, Amounts] = defaultdict(Amounts)
+            freed, last = 0, None
+            for number, model, time, size in db.execute(oldest, (rows,)):
+                if freed >= need and time >= before:
+                    break
+                changes[model] = changes[model].plus(Amounts(1, 1, size).dropped())
+                freed, last = freed + size, number
+            if last is not None:
+                db.execute("DELETE FROM result WHERE id <= ?", (last,))
+            total = Amounts()
+            for model, change in changes.items():
+                tally.change(db, "results", model, change)
+                total = total.plus(change)
+            return total
+
+        return self._file.write(work)
+
+    def oldest(self) -> int | None:
+        """When the oldest was given."""
+        row = self._file.read(lambda db: db.execute("SELECT time FROM result ORDER BY id LIMIT 1").fetchone())
+        return None if row is None else int(row[0])
+
+
+def _result(row: tuple[int, str, str, str, str, str]) -> Result:
+    time, model, version, end, inputs, outputs = row
+    return Result(time, model, version, end, inputs, json.loads(outputs))
