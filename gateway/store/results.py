@@ -7,6 +7,8 @@ import sqlite3
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
+import orjson
+
 from gateway.store import tally
 from gateway.store.file import File
 from gateway.store.records import Result
@@ -22,16 +24,21 @@ class ResultLayer:
         self._file = file
 
     def append(self, results: Sequence[Result]) -> None:
-        """Keep predictions that were given."""
-        rows = [(r.time, r.model, r.version, r.end, r.inputs, json.dumps(r.outputs)) for r in results]
-        changes: dict[str, Amounts] = defaultdict(Amounts)
+        """Keep predictions that were given; numpy arrays among the outputs become lists.
+
+        As one statement over one JSON text: row by row, each row would take the interpreter from whoever answers requests meanwhile.
+        """
+        rows = [(r.time, r.model, r.version, r.end, r.inputs, _text(r.outputs)) for r in results]
+        sizes: dict[str, list[int]] = defaultdict(list)
         for _, model, _, _, inputs, outputs in rows:
-            changes[model] = changes[model].plus(Amounts(1, 1, len(inputs) + len(outputs)))
+            sizes[model].append(len(inputs) + len(outputs))
+        batch = orjson.dumps(rows).decode()
+        columns = ", ".join(f"value ->> {number}" for number in range(6))
 
         def work(db: sqlite3.Connection) -> None:
-            db.executemany(f"INSERT INTO result ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?)", rows)  # noqa: S608
-            for model, change in changes.items():
-                tally.change(db, "results", model, change)
+            db.execute(f"INSERT INTO result ({_COLUMNS}) SELECT {columns} FROM json_each(?)", (batch,))  # noqa: S608
+            for model, each in sizes.items():
+                tally.change(db, "results", model, Amounts(len(each), len(each), sum(each)))
 
         self._file.write(work)
 
@@ -85,6 +92,10 @@ class ResultLayer:
         """When the oldest was given."""
         row = self._file.read(lambda db: db.execute("SELECT time FROM result ORDER BY id LIMIT 1").fetchone())
         return None if row is None else int(row[0])
+
+
+def _text(outputs: object) -> str:
+    return orjson.dumps(outputs, option=orjson.OPT_SERIALIZE_NUMPY).decode()
 
 
 def _result(row: tuple[int, str, str, str, str, str]) -> Result:
