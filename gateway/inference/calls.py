@@ -21,12 +21,13 @@ from gateway.inference.lanes import Lanes, Run
 from gateway.inference.latest import LatestWindows
 from gateway.inference.metrics import Metrics
 from gateway.inference.protocol import HEADER_LENGTH, Request
-from gateway.inference.recorder import Prediction, Recorder
+from gateway.inference.recorder import Recorder
 from gateway.inference.refusal import RefusalError
 from gateway.inference.shelf import Served, Shelf
+from gateway.store import Result
 
 INLINE_BYTES = 1 << 17
-"""A larger body is read in a thread, and a larger answer written in one."""
+"""A larger body is read in a thread."""
 EXTENSIONS = ["binary_tensor_data", "model_repository(index)", "statistics"]
 JSON = {"Content-Type": "application/json"}
 
@@ -113,7 +114,10 @@ class Calls:
         self, served: Served, body: bytes, header_length: str | None, client: str, started: float
     ) -> web.Response:
         """Predictions. ``started`` is when the request came, by `time.perf_counter`."""
-        asked, given = await self._lightly(len(body), lambda: _read(served, body, header_length))
+        small = len(body) <= INLINE_BYTES
+        asked, given = (
+            _read(served, body, header_length) if small else await self._aside(_read, served, body, header_length)
+        )
         wanted = _wanted(served, asked)
         about: dict[str, object] = {"client": client} if client else {}
         said: dict[str, object] = {}
@@ -133,16 +137,17 @@ class Calls:
             fields = zip(served.evidence.data_schema.fields, run.unusual.tolist(), strict=True)
             said["out_of_range"] = about["out_of_range"] = [field.name for field, unusual in fields if unusual]
         about["latency_s"] = round(time.perf_counter() - started, 6)
-        digest = await self._lightly(windows.nbytes, lambda: hashlib.sha256(windows.data).hexdigest())
-        model = served.evidence.model
-        self._recorder.put(Prediction(time.time_ns(), model, served.version, asked.end, digest, run.outputs, about))
-        return await self._lightly(windows.nbytes, lambda: _written(served, asked, wanted, run, said))
+        small = windows.nbytes <= INLINE_BYTES
+        digest = _digest(windows) if small else await self._aside(_digest, windows)
+        outputs = {**run.outputs, **about}
+        self._recorder.put(
+            Result(time.time_ns(), served.evidence.model, served.version, asked.end or "", digest, outputs)
+        )
+        return _written(served, asked, wanted, run, said)
 
-    async def _lightly(self, size: int, work: Callable[[], T]) -> T:
-        """Do it here where it is little, else in a thread."""
-        if size <= INLINE_BYTES:
-            return work()
-        return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+    async def _aside(self, work: Callable[..., T], *given: object) -> T:
+        """Do it in a thread."""
+        return await asyncio.get_running_loop().run_in_executor(self._pool, work, *given)
 
 
 def answer(content: object, status: int = 200, headers: Mapping[str, str] = MappingProxyType({})) -> web.Response:
@@ -159,6 +164,10 @@ def _read(served: Served, body: bytes, header_length: str | None) -> tuple[Reque
             raise RefusalError(400, "FF-INFER-004", 'give either "inputs" or the parameter "end", not both')
         return asked, None
     return asked, tensors.window(asked.inputs, served.input_name, served.rows, served.features)
+
+
+def _digest(windows: NDArray[np.float32]) -> str:
+    return hashlib.sha256(np.ascontiguousarray(windows).data).hexdigest()
 
 
 def _wanted(served: Served, asked: Request) -> dict[str, bool]:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from aiohttp import web
 
@@ -32,9 +30,11 @@ class Intake:
         self.memory_bytes = settings.memory_mib * _MIB
         self.timeout_s = settings.timeout_s
 
-    @contextmanager
-    def admitted(self, request: web.BaseRequest) -> Iterator[None]:
-        """Count a request while it is under way. Raises RefusalError FF-INFER-013 (429), or -018 (413) for too large a body."""
+    def admit(self, request: web.BaseRequest) -> int:
+        """Count a request until `release`, which is given the answer.
+
+        Raises RefusalError FF-INFER-013 (429) when too much is under way, -018 (413) for too large a body.
+        """
         length = request.content_length
         if length is None:
             length = self.body_bytes if request.body_exists else 0
@@ -51,11 +51,12 @@ class Intake:
             )
         self.requests += 1
         self.bytes += length
-        try:
-            yield
-        finally:
-            self.requests -= 1
-            self.bytes -= length
+        return length
+
+    def release(self, length: int) -> None:
+        """A request is answered."""
+        self.requests -= 1
+        self.bytes -= length
 
     async def body(self, request: web.BaseRequest) -> bytes:
         """The body as it was sent. Raises RefusalError FF-INFER-018 (413) when it is too large, -019 (408) when it does not come."""

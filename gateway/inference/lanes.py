@@ -170,7 +170,6 @@ class Lane:
     def _done(
         self, batch: list[_Ticket], windows: int, runs: list[Run | RefusalError], started: float, ended: float
     ) -> None:
-        batch[0].served.ran(windows, ended - started)
         self.lanes.metrics.ran(self.name, windows, ended - started, [started - ticket.arrived for ticket in batch])
         for ticket, run in zip(batch, runs, strict=True):
             if ticket.future.done():
@@ -202,7 +201,9 @@ def _compute(served: Served, parts: list[NDArray[np.float32]], sigma: float) -> 
     low, high = served.limits(sigma)
     usual = (windows >= low) & (windows <= high)
     all_usual = bool(usual.all())
+    before = time.thread_time()
     outputs = served.run(windows)
+    served.ran(len(windows), time.thread_time() - before)
     finite = all(np.isfinite(array).all() for array in outputs.values())
     if len(parts) == 1:
         found = [(slice(None), outputs)]

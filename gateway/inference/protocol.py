@@ -18,7 +18,8 @@ from gateway.inference.refusal import RefusalError
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
 SHAPE = 'expected {"inputs": [{"name", "shape", "datatype", "data"}]} or {"parameters": {"end": NAME}}'
-DATATYPES = {"float32": "FP32", "float64": "FP64"}
+DATATYPES = {np.dtype(kind): name for kind, name in (("f4", "FP32"), ("f8", "FP64"), ("i8", "INT64"))}
+"""Of the outputs that models here have."""
 MICROSECONDS = 1e-6
 
 
@@ -88,7 +89,7 @@ def encode(
     for name, array in outputs.items():
         tensor: dict[str, object] = {
             "name": name,
-            "datatype": DATATYPES.get(array.dtype.name) or array.dtype.name.upper(),
+            "datatype": DATATYPES[array.dtype],
             "shape": array.shape,
         }
         if name in binary:

@@ -177,25 +177,27 @@ class InferenceServer:
         yield CounterMetricFamily("fedfab_results_dropped", "Answers that were not kept.", value=self.recorder.dropped)
 
     async def _infer(self, request: web.BaseRequest, name: str, number: str | None, started: float) -> web.Response:
-        model = found = ""
-        status = 500
+        model, version, status = "", "", 500
         try:
             caller = self._access.caller(request, "infer")
-            with self._intake.admitted(request):
+            taken = self._intake.admit(request)
+            try:
                 body = await self._body(request, caller)
                 served = await self._calls.served(name, number)
-                model, found = served.evidence.model, served.version
+                model, version = served.evidence.model, served.version
                 header_length = request.headers.get(HEADER_LENGTH)
                 response = await self._calls.infer(served, body, header_length, caller.name, started)
-                status = response.status
-                self.metrics.model(model).total.add(time.perf_counter() - started)
-                self.metrics.sent_bytes += response.content_length or 0
-                return response
+            finally:
+                self._intake.release(taken)
+            status = response.status
+            self.metrics.model(model).total.add(time.perf_counter() - started)
+            self.metrics.sent_bytes += response.content_length or 0
+            return response
         except RefusalError as refusal:
             status = refusal.status
             raise
         finally:
-            self.metrics.answered(model, found, status)
+            self.metrics.answered(model, version, status)
 
     async def _body(self, request: web.BaseRequest, caller: Caller) -> bytes:
         """The body, by who says he is, unpacked."""
@@ -212,15 +214,13 @@ class InferenceServer:
             case "GET", ["v2", "health", "ready"]:
                 return await self._calls.ready()
             case "GET", ["v2", *rest]:
-                await self._prove(request, "infer")
+                await self._proved(request, "infer")
                 return await self._protocol(request, rest)
             case "POST", ["v2", "repository", "index"]:
-                caller = self._access.caller(request, "infer")
-                with self._intake.admitted(request):
-                    return await self._calls.index(await self._body(request, caller))
+                return await self._calls.index(await self._proved(request, "infer"))
             case "GET", [top, *_] if found := self._pages.get(request.rel_url.raw_path) or self._pages.get(f"/{top}/"):
                 right, page = found
-                await self._prove(request, right)
+                await self._proved(request, right)
                 return await page(request)
         raise web.HTTPNotFound
 
@@ -239,11 +239,14 @@ class InferenceServer:
                 return await calls.about(name, None, what)
         raise web.HTTPNotFound
 
-    async def _prove(self, request: web.BaseRequest, right: Right) -> None:
-        """Let nobody through who may not do this, or who signs for somebody else."""
+    async def _proved(self, request: web.BaseRequest, right: Right) -> bytes:
+        """The body of somebody who may do this."""
         caller = self._access.caller(request, right)
-        with self._intake.admitted(request):
-            self._access.prove(caller, request, await self._intake.body(request))
+        taken = self._intake.admit(request)
+        try:
+            return await self._body(request, caller)
+        finally:
+            self._intake.release(taken)
 
     def _refused(self, request: web.BaseRequest, error: FedfabError) -> web.Response:
         status, headers = 500, {}
