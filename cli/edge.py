@@ -32,7 +32,7 @@ def run(config: ConfigFile = DEFAULT_CONFIG) -> None:
     loaded = load(config)
     configure(loaded.log.level, loaded.log.format)
     warn_of_age("gateway", config, loaded.version, LAYOUT)
-    daemon.run(loaded)
+    daemon.run(loaded, lambda: load(config))
 
 
 def train(

@@ -38,7 +38,7 @@ def configure(
         ],
         wrapper_class=structlog.make_filtering_bound_logger(min(number(level), number(first_level or level))),
         logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
-        cache_logger_on_first_use=True,
+        cache_logger_on_first_use=False,  # a reload may change the level
     )
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
 

@@ -9,11 +9,14 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from enum import IntEnum
+from typing import Any, TypeVar
 
 from common.errors import FedfabError
+
+T = TypeVar("T")
 
 
 class Exit(IntEnum):
@@ -60,6 +63,17 @@ def leave_within(seconds: float) -> None:
     timer = threading.Timer(seconds, end)
     timer.daemon = True
     timer.start()
+
+
+async def unless(stop: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None:
+    """What ``work`` returns; None where ``stop`` is set before it is done, and then it is cancelled."""
+    async with asyncio.TaskGroup() as group:
+        working, stopping = group.create_task(work), group.create_task(stop.wait())
+        await asyncio.wait((working, stopping), return_when=asyncio.FIRST_COMPLETED)
+        done = working.done()
+        working.cancel()
+        stopping.cancel()
+    return working.result() if done else None
 
 
 @contextmanager

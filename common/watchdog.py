@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import faulthandler
+import math
 import os
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Self
+from typing import ParamSpec, Self, TypeVar
 
 import structlog
 
@@ -30,6 +31,9 @@ RECORD = "hang.txt"
 TOLD = "last-hang.txt"
 """What the next start has made of it, after telling."""
 _WRITING_S = 5.0
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class Pulse:
@@ -64,6 +68,15 @@ class Pulse:
         finally:
             done()
 
+    def during(self, doing: str, function: Callable[P, T]) -> Callable[P, T]:
+        """``function``, with its calls as work of this part."""
+
+        def watched(*args: P.args, **named: P.kwargs) -> T:
+            with self.work(doing):
+                return function(*args, **named)
+
+        return watched
+
     def beat(self) -> None:
         """A step of what is in hand is done."""
         self._moved = time.monotonic()
@@ -86,19 +99,12 @@ class Watchdog:
     forgiven. After the whole ``deadline_s`` the process ends with `Exit.HUNG`.
     """
 
-    def __init__(
-        self,
-        parts: Sequence[Pulse],
-        *,
-        deadline_s: float,
-        folder: Path,
-        leave: Callable[[int], object] = os._exit,
-    ) -> None:
+    def __init__(self, deadline_s: float, folder: Path, leave: Callable[[int], object] = os._exit) -> None:
         self._loop = asyncio.get_running_loop()
         self._turning = Pulse("event loop")
         self._turned = threading.Event()
         self._turned.set()
-        self._parts = [self._turning, *parts]
+        self._parts = [self._turning]
         self._deadline_s, self._folder, self._leave = deadline_s, folder, leave
         self._over = threading.Event()
         self._hanging: set[str] = set()
@@ -112,8 +118,12 @@ class Watchdog:
         self._over.set()
         self._thread.join(_WRITING_S)
 
+    def watch(self, *parts: Pulse) -> None:
+        """From now on these count, too."""
+        self._parts += parts
+
     def _watch(self) -> None:
-        while not self._over.wait(self._deadline_s / 8):
+        while not self._over.wait(min(self._deadline_s / 8, threading.TIMEOUT_MAX)):
             self._ask_the_loop()
             hanging = [part for part in self._parts if part.stuck_s() > self._deadline_s / 2]
             for part in hanging:
@@ -172,12 +182,11 @@ class Watchdog:
         return "\n".join([threads, "Tasks:", *tasks, ""])
 
 
-def deadline_s(wanted_s: float | None) -> float | None:
-    """How long a part may hang: what a person wants, or what systemd does (WATCHDOG_USEC); None where nobody wants a watchdog."""
-    if wanted_s is not None:
-        return wanted_s
+def deadline_s(wanted_s: float | None) -> float:
+    """How long a part may hang: what a person wants, or what systemd does (WATCHDOG_USEC); where nobody wants a watchdog, for ever."""
     microseconds, pid = os.environ.get("WATCHDOG_USEC"), os.environ.get("WATCHDOG_PID")
-    return int(microseconds) / 1e6 if microseconds and pid in (None, str(os.getpid())) else None
+    asked_s = int(microseconds) / 1e6 if microseconds and pid in (None, str(os.getpid())) else math.inf
+    return min(wanted_s or math.inf, asked_s)
 
 
 def last_hang(folder: Path) -> dict[str, str] | None:

@@ -7,68 +7,114 @@ lives in worker processes. One failure of the outside world ends none of this; a
 from __future__ import annotations
 
 import asyncio
+import faulthandler
 import os
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 
 import structlog
 
-from common.service import notify, one_cause, stop_signal
-from federation.node import Node
-from gateway.config import Config, Trust
+from common.clock import Clock
+from common.service import leave_within, notify, one_cause, reload_signal, stop_signal, unless
+from common.watchdog import Pulse, Watchdog, deadline_s, last_hang
+from gateway import changes
+from gateway.config import Config
 from gateway.inference import InferenceServer, Recorder, Shelf, control
-from gateway.inference.tls import context as inference_tls
+from gateway.inference.tls import context
+from gateway.membership import Membership
 from gateway.modelstore import ModelStore
+from gateway.opening import Opening
 from gateway.programs import Programs
+from gateway.reload import Reload
 from gateway.runtime import Runtime
+from gateway.seeing import logs
+from gateway.seeing.overview import Seeing
+from gateway.selfcheck import SelfCheck
 from gateway.status import Status
 from gateway.store import Store
 from gateway.workers import WorkerPool
-from trust.identity import Identity, TrustStore
 
 log = structlog.get_logger()
 
-STOP_S = 30.0
-"""Whatever hangs then is left: the store is whole at any moment."""
-RETRY_S = 10.0
-"""Before the federation is entered anew, after a failure that the node itself cannot bear, such as a full disk."""
+
+def run(config: Config, load: Callable[[], Config]) -> None:
+    """Serve, read and learn until SIGTERM or SIGINT; at SIGHUP go over to what ``load`` gives.
+
+    Raises the first FedfabError that ended the day early.
+    """
+    faulthandler.enable()  # systemd ends with SIGABRT what hangs
+    asyncio.run(_day(config, load))
 
 
-def run(config: Config) -> None:
-    """Serve, read and learn until SIGTERM or SIGINT. Raises the first FedfabError that ended the day early."""
-    asyncio.run(_day(config))
-
-
-async def _day(config: Config) -> None:
-    stop = stop_signal()
+async def _day(config: Config, load: Callable[[], Config]) -> None:
+    stop, hang_up = stop_signal(), reload_signal()
     data = config.gateway.data_dir
-    tls, member = inference_tls(config.inference, config.trust), _member(config)
+    task_logs, hung = logs.start(config), last_hang(data)
     async with one_cause(), AsyncExitStack() as stack:
-        # open what keeps
-        store = stack.enter_context(Store.open(config.gateway.store))
-        models = ModelStore(data / "models")
-        pool = await stack.enter_async_context(WorkerPool.of(config))
-        recorder = Recorder(store.append_results)
-        runtime = Runtime(config, store)
-        programs = Programs(config, folder=data / "checkpoints", models=models, pool=pool)
+        watchdog = stack.enter_context(Watchdog(deadline_s(config.service.watchdog_s), data))
 
-        # serve the models last in use
+        # serve the models last in use, whatever the disk says
+        models = ModelStore(data / "models")
+        opening, writing = Opening(lambda: Store.open(config.gateway.store)), Pulse("results")
+        recorder = Recorder(writing.during("write results", opening.append_results))
+        status: Callable[[], Awaitable[Mapping[str, object]]] = opening.status
+
+        async def tell() -> Mapping[str, object]:
+            return await status()
+
         server = InferenceServer(
             Shelf(models),
-            ends={end.name: config.schema_of(end.cluster) for end in config.ends},
-            latest=store.latest,
+            ends=config.schemas,
+            latest=opening.latest,
             recorder=recorder,
-            status=Status(config, store, runtime, models, programs, recorder, pool),
+            status=tell,
             settings=config.inference,
             trust=config.trust,
             control_socket=control.path(data),
         )
-        await server.start(config.inference.host, config.inference.port, tls)
+        seeing = Seeing(config, task_logs)  # box and alerts from now on, the other parts once they are there
+        seeing.show(server)
+        tls = context(config.inference, config.trust)
+        check = SelfCheck(await server.start(config.inference.host, config.inference.port, tls), tls)
+        stack.push_async_callback(server.close)
+
+        # open what keeps
+        store = await unless(stop, opening.opened())
+        if store is None:
+            return
+        stack.enter_context(store)
+        pool = await stack.enter_async_context(WorkerPool.of(config))
+        runtime = Runtime(config, store)
+        programs = Programs(config, folder=data / "checkpoints", models=models, pool=pool)
+        member = Membership(config, programs)
+        seeing.look_at(store=store, runtime=runtime, models=models, programs=programs, pool=pool)
+        seeing.add("federation", member.meter)
+        seeing.add_buffers("federation", member.meter.buffers)
+        clock = Clock()
+        takers = changes.parts(
+            server=server,
+            check=check,
+            member=member,
+            runtime=runtime,
+            programs=programs,
+            seeing=seeing,
+            task_logs=task_logs,
+        )
+        reload = Reload(config, load, takers)
+        status = Status(reload, store, runtime, models, programs, seeing, clock, hung)
+        watchdog.watch(runtime.storing, runtime.preparing, writing, check.pulse, member.meter.polling)
 
         async with asyncio.TaskGroup() as day:
-            # read machines, learn with the others
+            # read machines, learn with the others, watch over both
             day.create_task(recorder.run(), name="results")
-            reading = day.create_task(runtime.run(), name="sources")
-            learning = day.create_task(_learn(config, member, programs), name="federation")
+            going = [
+                day.create_task(runtime.run(), name="sources"),
+                day.create_task(member.run(), name="federation"),
+                day.create_task(seeing.run(), name="alerts"),
+                day.create_task(check.run(), name="self-check"),
+                day.create_task(clock.run(), name="clock"),
+                day.create_task(reload.run(hang_up), name="reload"),
+            ]
             notify("READY=1")
             log.info("gateway runs", name=config.gateway.name, pid=os.getpid())
 
@@ -76,31 +122,9 @@ async def _day(config: Config) -> None:
             await stop.wait()
             notify("STOPPING=1")
             log.info("gateway stops")
-            asyncio.get_running_loop().call_later(STOP_S, os._exit, 1)
-            learning.cancel()
-            reading.cancel()
+            leave_within(reload.config.service.stop_s)
+            for task in going:
+                task.cancel()
             await server.close()
             await recorder.close()
     log.info("gateway stopped")
-
-
-def _member(config: Config) -> tuple[Identity, TrustStore] | None:
-    """Who this gateway is to the coordinator; None where it learns alone."""
-    if config.coordinator is None:
-        return None
-    trust = config.trust or Trust()
-    return Identity.load(trust.identity, trust.suite), TrustStore.load(trust.identity, trust.suite)
-
-
-async def _learn(config: Config, member: tuple[Identity, TrustStore] | None, programs: Programs) -> None:
-    """Be a member of the coordinator. Whatever goes wrong with that, reading and serving go on."""
-    if config.coordinator is None or member is None:
-        return
-    identity, trust = member
-    while True:
-        try:
-            async with Node.member(identity, trust, config.coordinator.url, config.gateway.data_dir) as node:
-                await programs.run(node, trust)
-        except Exception:
-            log.exception("taking part in the federation failed, trying again", after_s=RETRY_S)
-        await asyncio.sleep(RETRY_S)

@@ -9,8 +9,10 @@ from typing import NamedTuple
 
 import structlog
 
+from federation.metrics import Meter
 from federation.node import Node
-from gateway.config import Config, Trust
+from federation.route import Route
+from gateway.config import Config, Coordinator, Trust
 from gateway.programs import Programs
 from trust.identity import Identity, TrustStore
 
@@ -23,15 +25,17 @@ RETRY_S = 10.0
 class _Member(NamedTuple):
     identity: Identity
     trust: TrustStore
-    url: str
-    folder: Path
+    coordinator: Coordinator
+    route: Route
 
 
 class Membership:
-    """Raises TrustError where the identity of a configured coordinator cannot be used."""
+    """Raises TrustError or SecretError where the identity for a configured coordinator, or its proxy's password, cannot be used."""
 
     def __init__(self, config: Config, programs: Programs) -> None:
+        self.meter = Meter()
         self._member = _member(config)
+        self._folder = config.gateway.data_dir
         self._programs = programs
         self._changed = asyncio.Event()
 
@@ -52,11 +56,19 @@ class Membership:
     async def _take_part(self) -> None:
         if self._member is None:
             return
-        identity, trust, url, folder = self._member
+        identity, trust, coordinator, route = self._member
         trouble = ""
         while True:
             try:
-                async with Node.member(identity, trust, url, folder) as node:
+                async with Node.member(
+                    identity,
+                    trust,
+                    coordinator.url,
+                    self._folder,
+                    route=route,
+                    outbox=coordinator.outbox,
+                    meter=self.meter,
+                ) as node:
                     trouble = ""
                     await self._programs.run(node, trust)
             except Exception as error:
@@ -80,4 +92,4 @@ def _member(config: Config) -> _Member | None:
         return None
     trust = config.trust or Trust()
     identity, store = Identity.load(trust.identity, trust.suite), TrustStore.load(trust.identity, trust.suite)
-    return _Member(identity, store, config.coordinator.url, config.gateway.data_dir)
+    return _Member(identity, store, config.coordinator, config.coordinator.route)

@@ -27,13 +27,17 @@ LAYOUT_VERSION = "version"
 """Says how the file is written down, not what it says."""
 
 
+async def nothing(config: Config) -> None:
+    """What a part does that asks `Reload.config` whenever it needs an option."""
+
+
 class Part(NamedTuple):
     """A part of the daemon that takes new settings while it runs."""
 
     name: str
     reads: frozenset[str]
     """The options it goes by: tables of the file (``inference``), or single options of one (``inference.listen``)."""
-    apply: Callable[[Config], Awaitable[None]]
+    apply: Callable[[Config], Awaitable[None]] = nothing
     """Go over to this configuration. Raises FedfabError, and then goes on as before."""
     files: Callable[[Config], Iterable[Path]] = lambda _: ()
     """Files whose content counts as configuration, such as certificates: `apply` is called when one has changed."""
@@ -124,6 +128,12 @@ def differences(old: Config, new: Config) -> Iterator[str]:
                     yield f"{table}.{about.alias or option}"
         elif table != LAYOUT_VERSION:
             yield table
+
+
+def options(table: str) -> frozenset[str]:
+    """Every option of one table, as `Part.reads` names them."""
+    section = type(Config.model_fields[table].get_default(call_default_factory=True))
+    return frozenset(f"{table}.{about.alias or name}" for name, about in section.model_fields.items())
 
 
 def _stamp(path: Path) -> tuple[int, int, int] | None:

@@ -5,53 +5,67 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
+from typing import Any
 
-from gateway.config import Config
-from gateway.inference import Recorder
+from common.clock import Clock
 from gateway.modelstore import ModelStore
 from gateway.programs import Programs
+from gateway.reload import Reload
 from gateway.runtime import Runtime
+from gateway.seeing.overview import Seeing
 from gateway.store import Store
-from gateway.workers import WorkerPool
 
 
 @dataclass(frozen=True, slots=True)
 class Status:
     """Asks every part of the daemon how it is. Call it: the answer is JSON-serialisable and holds no value of a machine."""
 
-    config: Config
+    reload: Reload
     store: Store
     runtime: Runtime
     models: ModelStore
     programs: Programs
-    recorder: Recorder
-    pool: WorkerPool
+    seeing: Seeing
+    clock: Clock
+    last_hang: Mapping[str, str] | None = None
+    """What the watchdog said of an earlier process of this gateway."""
     started: float = field(default_factory=time.time)
 
     async def __call__(self) -> dict[str, object]:
-        """Sources, ends, tasks, models, workers."""
-        ends, models = await asyncio.to_thread(lambda: (self._ends(), self._models()))
-        coordinator = self.config.coordinator
+        """Sources, ends, tasks, models, alerts, buffers, predictions, processes, the box."""
+        ends, models, seen = await asyncio.to_thread(lambda: (self._ends(), self._models(), self.seeing.status()))
+        coordinator = self.reload.config.coordinator
         return {
-            "gateway": self.config.gateway.name,
+            "gateway": self.reload.config.gateway.name,
             "version": version("fedfab"),
             "pid": os.getpid(),
             "started": self.started,
+            "now": time.time(),
+            "configuration": self.reload.status(),
+            "clock": self.clock.status(),
+            "last_hang": self.last_hang,
             "coordinator": {"url": coordinator.url, "connected": self.programs.connected} if coordinator else None,
-            **self.runtime.status(),
+            **self._sources(),
             "ends": ends,
             "tasks": self.programs.status(),
             "models": models,
-            "results": {"written": self.recorder.written, "dropped": self.recorder.dropped},
-            "workers": self.pool.pids(),
+            **seen,
         }
+
+    def _sources(self) -> dict[str, Any]:
+        found, looking = self.runtime.status(), self.seeing.sources
+        if looking is not None:
+            for source in found["sources"]:
+                source["tags"] = looking.tags(source["name"])
+        return found
 
     def _ends(self) -> list[dict[str, object]]:
         stored = self.store.rows()
         found = []
-        for end in self.config.ends:
+        for end in self.reload.config.ends:
             rows, newest = stored.get(end.name, (0, None))
             found.append({"name": end.name, "cluster": end.cluster, "rows": rows, "newest": newest})
         return found

@@ -20,6 +20,7 @@ from urllib.request import Request, urlopen
 import pytest
 
 from gateway.modelstore import ModelStore
+from gateway.store import Store
 from tests.conftest import ROOT, free_port
 from tests.gateway.served import draft, onnx_model
 from trust import pki
@@ -218,8 +219,8 @@ def test_a_day_without_a_coordinator(daemon: Daemon) -> None:
     assert daemon.process is not None
     assert "torch" not in Path(f"/proc/{daemon.process.pid}/maps").read_text()
     assert daemon.stop() == 0, daemon.words()
-    with sqlite3.connect(daemon.folder / "data" / "store.db") as database:
-        results = database.execute("SELECT model, end_name FROM result ORDER BY id").fetchall()
+    with Store.open(daemon.folder / "data" / "store.db", read_only=True) as store:
+        results = [(result.model, result.end) for result in store.results()]
     assert results == [("old", ""), ("old", "spindle-1"), ("wear-spindles", "spindle-1")]
 
 
