@@ -19,6 +19,9 @@ from models.schema import Schema
 Latest = Callable[[str, int], Rows]
 """``latest(end, n)``: the newest n feature rows of an end, oldest first."""
 
+AtHand = Callable[[str, int], Rows | None]
+"""The same where it needs no reading, else None."""
+
 
 @dataclass(frozen=True, slots=True)
 class Window:
@@ -51,8 +54,9 @@ class Window:
 class LatestWindows:
     """Windows of this gateway's ends. `stale_after_s` and `flag_stale` may be changed at any time."""
 
-    def __init__(self, pool: Executor, ends: Mapping[str, Schema], latest: Latest) -> None:
+    def __init__(self, pool: Executor, ends: Mapping[str, Schema], latest: Latest, at_hand: AtHand) -> None:
         self.ends = ends
+        self._at_hand = at_hand
         self.stale_after_s: float | None = None
         self.flag_stale = False
         self._rows = _SharedReads(pool, latest)
@@ -65,7 +69,8 @@ class LatestWindows:
         window older than ``max_age_s``, or than `stale_after_s` where that is not to be flagged only.
         """
         self._fits(served, end)
-        rows = await self._rows.read(end, 2 * served.rows)
+        n = 2 * served.rows
+        rows = self._at_hand(end, n) or await self._rows.read(end, n)
         complete = ~np.isnan(rows.x).any(axis=1) & ~np.isnan(rows.group)
         index = np.flatnonzero(complete)
         if len(index):

@@ -24,7 +24,7 @@ from gateway.inference.access import Access, Caller
 from gateway.inference.calls import Calls, answer
 from gateway.inference.intake import Intake
 from gateway.inference.lanes import Lanes
-from gateway.inference.latest import Latest, LatestWindows
+from gateway.inference.latest import AtHand, Latest, LatestWindows
 from gateway.inference.listener import Listener
 from gateway.inference.metrics import Metrics
 from gateway.inference.protocol import HEADER_LENGTH
@@ -50,6 +50,7 @@ class InferenceServer:
         *,
         ends: Mapping[str, Schema],
         latest: Latest,
+        at_hand: AtHand = lambda end, n: None,
         recorder: Recorder,
         status: Callable[[], Awaitable[Mapping[str, object]]],
         settings: Inference | None = None,
@@ -65,7 +66,7 @@ class InferenceServer:
         self._access = Access(settings, tls.names(settings, trust))
         self._intake = Intake(settings)
         self._lanes = Lanes(self._pool, self.metrics)
-        self._windows = LatestWindows(self._pool, ends, latest)
+        self._windows = LatestWindows(self._pool, ends, latest, at_hand)
         self._calls = Calls(shelf, self._lanes, self._windows, recorder=recorder, metrics=self.metrics, pool=self._pool)
         self._pages: dict[str, tuple[Right, Page]] = {}
         self.apply(settings, trust)
