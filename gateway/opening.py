@@ -59,6 +59,10 @@ class Opening:
         """`Store.latest`."""
         return self._there().latest(end, n)
 
+    def latest_at_hand(self, end: str, n: int) -> Rows | None:
+        """`Store.latest_at_hand`."""
+        return None if self.store is None else self.store.latest_at_hand(end, n)
+
     def append_results(self, results: Sequence[Result]) -> None:
         """`Store.append_results`."""
         self._there().append_results(results)
