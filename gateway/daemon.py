@@ -66,6 +66,7 @@ async def _day(config: Config, load: Callable[[], Config]) -> None:
             Shelf(models),
             ends=config.schemas,
             latest=opening.latest,
+            at_hand=opening.latest_at_hand,
             recorder=recorder,
             status=tell,
             settings=config.inference,
