@@ -24,6 +24,7 @@ class Storm:
         self.works = works
         self.injected: Counter[str] = Counter()
         self._random = random.Random(seed)
+        self._turn: list[str] = []
         faults: dict[str, Callable[[], Awaitable[bool]]] = {
             "kill coordinator": lambda: self._kill(self.works.cloud),
             "kill gateway": lambda: self._kill(self._gateway()),
@@ -44,14 +45,15 @@ class Storm:
         return sum(self.injected.values())
 
     async def rage(self, faults: int, pause_s: tuple[float, float]) -> None:
-        """So many faults, of all kinds in turn but in random order, with pauses between them."""
-        kinds: list[str] = []
+        """Until there were so many faults: all kinds in turn but in random order, with pauses between them."""
         while self.total < faults:
-            if not kinds:
-                kinds = self._random.sample(list(self._faults), len(self._faults))
-            kind = kinds.pop()
+            if not self._turn:
+                self._turn = self._random.sample(list(self._faults), len(self._faults))
+            kind = self._turn.pop()
             if await self._faults[kind]():
                 self.injected[kind] += 1
+            else:
+                self._turn.insert(0, kind)  # there was nothing to hit
             await asyncio.sleep(self._random.uniform(*pause_s))
 
     def _gateway(self) -> Daemon:

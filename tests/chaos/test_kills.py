@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from tests.chaos.faults import Storm
-from tests.chaos.works import GATEWAYS, Works, spec
+from tests.chaos.works import GATEWAYS, Works, spec, until
 
 KILLS = ("kill coordinator", "kill gateway", "kill worker")
-TRAININGS, FAULTS = 3, 15
+TRAININGS, FAULTS = 2, 12
 
 
 @pytest.mark.e2e
@@ -37,12 +37,14 @@ async def test_kills_at_random_moments_change_nothing(tmp_path: Path) -> None:
             assert await stormy.digest() == expected
             assert stormy.rounds() == rounds
         assert storm.total == FAULTS
-        assert all(storm.injected[kind] >= FAULTS // len(KILLS) for kind in KILLS)
+        assert set(storm.injected) == set(KILLS)
         for name in GATEWAYS:
             works.count(name, 501, 1000)
-        async with asyncio.timeout(60):
-            while any(len(works.readings(name)) < 1000 for name in GATEWAYS):  # noqa: ASYNC110 - a file tells it
-                await asyncio.sleep(0.2)
+
+        async def all_read() -> bool:
+            return all(len(works.readings(name)) >= 1000 for name in GATEWAYS)
+
+        await until(all_read)
     assert [daemon.failures for daemon in works.daemons()] == [0, 0, 0], "nobody ended but by a kill"
     for name in GATEWAYS:
         assert works.readings(name) == list(range(1, 1001)), "each reading once, in order"

@@ -6,9 +6,10 @@ import asyncio
 import signal
 import sqlite3
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import psutil
@@ -30,6 +31,8 @@ GATEWAYS = {
     "gateway-b": ("pumps", ("pressure", "flow", "current"), ("pump-1", "pump-2")),
 }
 """Cluster, fields and ends: two clusters of different schemas."""
+T = TypeVar("T")
+
 RUNS, CYCLES = 6, 40
 RESTART_S = 0.2
 
@@ -229,7 +232,7 @@ class Works:
         database.close()
 
     async def _enrolled(self, client: Client) -> None:
-        while len(await patient(client.participants)) < len(GATEWAYS):  # noqa: ASYNC110 - other processes
+        while len(await patient(client.participants)) < len(GATEWAYS):
             broken = [daemon.folder / "log" for daemon in self.daemons() if daemon.failures > 2]
             assert not broken, f"does not start, see {broken}"
             await asyncio.sleep(0.1)
@@ -312,7 +315,7 @@ class Training:
         return found
 
 
-async def patient(call):  # type: ignore[no-untyped-def]
+async def patient(call: Callable[[], Awaitable[T]]) -> T:
     """The result of a call to a coordinator that may just be starting again."""
     while True:
         try:
@@ -323,14 +326,19 @@ async def patient(call):  # type: ignore[no-untyped-def]
             await asyncio.sleep(0.1)
 
 
+async def until(true: Callable[[], Awaitable[bool]]) -> None:
+    """Wait for what another process does."""
+    while not await true():  # noqa: ASYNC110 - nothing tells us
+        await asyncio.sleep(0.2)
+
+
 async def events(client: Client, task: str) -> list[Event]:
     """All events of a task that has ended."""
 
     async def read() -> list[Event]:
         return [event async for event in client.events(task)]
 
-    found: list[Event] = await patient(read)
-    return found
+    return await patient(read)
 
 
 def _recorded(end: str, fields: tuple[str, ...]) -> list[Sample]:
