@@ -52,13 +52,12 @@ def run(
     """Serve members and operators until SIGTERM or Ctrl-C."""
     import asyncio
 
-    from common import log
-    from coordinator import daemon
+    from coordinator import daemon, seeing
     from coordinator.configfile import load_config
     from coordinator.layout import LAYOUT
 
     found = load_config(config)
-    log.configure(found.log.level, found.log.format)
+    seeing.start_logging(found)
     configuration.warn_of_age("coordinator", config, found.version, LAYOUT)
     asyncio.run(daemon.run(found, ready_fd))
 

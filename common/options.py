@@ -5,6 +5,7 @@ A model is validated with ``context={"folder": Path}``, the folder of the config
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from pathlib import Path
 from typing import Annotated
@@ -35,3 +36,13 @@ LocalFile = Annotated[Path, AfterValidator(_from_the_folder)]
 
 Address = Annotated[str, AfterValidator(_refuse_password), BeforeValidator(_mask)]
 """A URL without a password. One that has one is refused, and masked before any error message can show it."""
+
+
+def is_loopback(host: str) -> bool:
+    """Whether this host can only be reached from this machine."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

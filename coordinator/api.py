@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from importlib.metadata import version as installed
 from typing import Any
 
 from pydantic import Field
 
+from common.tasklog import Level, TaskLogs
 from coordinator.contacts import Contacts
 from coordinator.operations import Inputs, Operation, document
 from coordinator.registry import Registry
@@ -38,6 +40,7 @@ class Services:
     registry: Registry
     contacts: Contacts
     scheduler: Scheduler
+    logs: TaskLogs
 
 
 class NewTask(Inputs):
@@ -67,6 +70,12 @@ class EventsOfTask(OneTask):
     wait: float = Field(
         default=0.0, ge=0.0, le=60.0, description="Seconds to wait for the first, while the task goes on."
     )
+
+
+class LogOfTask(OneTask):
+    """Which lines of the log of a task."""
+
+    level: Level = Field(default="debug", description="The least level.")
 
 
 class ModelFilter(Inputs):
@@ -135,6 +144,15 @@ async def task_events(services: Services, caller: Peer, inputs: EventsOfTask) ->
     return EventList(items=found)
 
 
+async def task_log(services: Services, caller: Peer, inputs: LogOfTask) -> bytes:
+    """Download what the coordinator logged of a task, as JSON lines.
+
+    The oldest lines come first. What a gateway logged of the task stays there: `fedfab gateway logs`.
+    """
+    await services.tasks.get(inputs.task)
+    return await asyncio.to_thread(lambda: b"".join(services.logs.lines(inputs.task, inputs.level)))
+
+
 async def cancel_task(services: Services, caller: Peer, inputs: OneTask) -> Task:
     """Cancel a task, at the members too."""
     return await services.scheduler.cancel(inputs.task, by=caller.name)
@@ -179,6 +197,7 @@ OPERATIONS: tuple[Operation[Services, Any], ...] = (
     Operation("GET", "/tasks", list_tasks, TaskFilter, TaskList),
     Operation("GET", "/tasks/{task}", show_task, OneTask, Task, refusals=[404]),
     Operation("GET", "/tasks/{task}/events", task_events, EventsOfTask, EventList, refusals=[404]),
+    Operation("GET", "/tasks/{task}/log", task_log, LogOfTask, None, refusals=[404]),
     Operation("POST", "/tasks/{task}/cancel", cancel_task, OneTask, Task, refusals=[404, 409]),
     Operation("POST", "/tasks/{task}/resume", resume_task, OneTask, Task, refusals=[404, 409]),
     Operation("GET", "/models", list_models, ModelFilter, ModelList),

@@ -11,6 +11,7 @@ import aiohttp
 from pydantic import BaseModel, ValidationError
 from yarl import URL
 
+from common.tasklog import Level
 from coordinator.errors import CallRefusedError, CoordinatorError
 from coordinator.operations import PREFIX, Problem
 from coordinator.resources import (
@@ -83,15 +84,21 @@ class Client:
         """Go on with a task that failed."""
         return await self._post(Task, "tasks", task, "resume")
 
-    async def events(self, task: str) -> AsyncIterator[Event]:
-        """Everything that happened in the task, and happens from now on until it ends."""
-        after, ended = 0, False
+    async def events(self, task: str, *, follow: bool = True) -> AsyncIterator[Event]:
+        """Everything that happened in the task, and happens from now on until it ends; without ``follow`` what happened until now."""
+        after, ended, wait = 0, False, str(_WAIT_S if follow else 0)
         while not ended:
-            page = await self._get(EventList, "tasks", task, "events", after=str(after), wait=str(_WAIT_S))
+            page = await self._get(EventList, "tasks", task, "events", after=str(after), wait=wait)
+            if not (page.items or follow):
+                return
             for event in page.items:
                 after = event.number
                 yield event
                 ended = event.kind == "state" and event.body["state"] in ENDED
+
+    async def log(self, task: str, level: Level = "debug") -> bytes:
+        """What the coordinator logged of a task, as JSON lines."""
+        return await self._call("GET", ("tasks", task, "log"), query={"level": level})
 
     async def models(self, name: str | None = None) -> list[Model]:
         """Versions of all models, or of one."""

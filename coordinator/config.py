@@ -12,7 +12,7 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from sqlalchemy import make_url
 
-from common.options import Address, LocalFile
+from common.options import Address, LocalFile, is_loopback
 from common.secret import Secret
 from coordinator.layout import LAYOUT
 from trust.keys import SuiteName
@@ -97,6 +97,25 @@ class Limits(Section):
     request_kib: int = Field(default=256, ge=1, le=65536, description="Largest body of a call of the management API.")
 
 
+class Metrics(Section):
+    """Where Prometheus reads, beside GET /metrics of every address in [[listen]], which is for operators."""
+
+    listen: str | None = Field(
+        default=None,
+        description="host:port of plain HTTP without a certificate, on loopback only; default: none.",
+    )
+
+    @field_validator("listen")
+    @classmethod
+    def _on_loopback(cls, listen: str | None) -> str | None:
+        if listen is None:
+            return None
+        host, _, port = listen.rpartition(":")
+        if not port.isdigit() or not is_loopback(host.strip("[]")):
+            raise ValueError(f'expected an address on loopback, such as 127.0.0.1:9464, got "{listen}"')
+        return listen
+
+
 class Log(Section):
     """What goes to standard error, and the log of each task, a file in the folder logs of data_dir."""
 
@@ -128,6 +147,7 @@ class Config(Section):
     )
     limits: Limits = Limits()
     log: Log = Log()
+    metrics: Metrics = Metrics()
 
     @model_validator(mode="after")
     def _distinct(self) -> Self:

@@ -22,6 +22,7 @@ from coordinator.errors import CoordinatorError
 from coordinator.operations import PREFIX
 from coordinator.registry import Registry
 from coordinator.scheduler import Scheduler
+from coordinator.seeing import Seeing, task_logs
 from coordinator.tasks import Tasks
 from federation.hub import Hub
 from federation.node import Node
@@ -73,20 +74,26 @@ async def serving(config: Config) -> AsyncIterator[list[str]]:
         await stack.enter_async_context(scheduler.at_work())
 
         # open the doors to members and operators; they close first
-        services = Services(config.coordinator.name, tasks, registry, contacts, scheduler)
+        services = Services(config.coordinator.name, tasks, registry, contacts, scheduler, task_logs(config))
+        seeing = Seeing(config, hub, tasks, contacts, scheduler)
         addresses = []
         for one in config.listens:
             identity, trust = identities[one.suite]
             app = web.Application(
-                middlewares=[_noting(contacts, trust)], client_max_size=config.limits.request_kib * 1024
+                middlewares=[seeing.count, _noting(contacts, trust)], client_max_size=config.limits.request_kib * 1024
             )
+            app.router.add_get("/metrics", seeing.guarded(trust))
             FederationServer(identity, trust, hub).add_routes(app)
             app.add_subapp(PREFIX, http.application(services, trust))
             addresses.append(await _listen(stack, app, one, tls.server_context(identity, trust)))
+        if config.metrics.listen is not None:
+            app = web.Application()
+            app.router.add_get("/metrics", seeing.page)
+            await _listen(stack, app, Listen(address=config.metrics.listen), None)
         yield addresses
 
 
-async def _listen(stack: AsyncExitStack, app: web.Application, address: Listen, context: ssl.SSLContext) -> str:
+async def _listen(stack: AsyncExitStack, app: web.Application, address: Listen, context: ssl.SSLContext | None) -> str:
     try:
         runner = await listen(app, address.host, address.port, context)
     except OSError as error:

@@ -70,6 +70,11 @@ class Tasks:
         """Tasks in any of ``states`` (none given: all), latest first."""
         return await self._select(*([tables.tasks.c.state.in_(states)] if states else []), limit=limit)
 
+    async def counts(self) -> dict[str, int]:
+        """How many tasks are in each state."""
+        query = select(tables.tasks.c.state, func.count().label("count")).group_by(tables.tasks.c.state)
+        return {row["state"]: row["count"] for row in await rows(self._database, query)}
+
     async def move(self, task: str, state: TaskState, reason: str = "") -> Task:
         """Take the task to ``state``.
 

@@ -7,9 +7,9 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from common.options import LocalFile
+from common.options import LocalFile, is_loopback
 from common.secret import Secret
-from gateway.config.section import Section, is_loopback
+from gateway.config.section import Section
 
 Right = Literal["infer", "status", "metrics", "control"]
 """What a client may do: ask for predictions, see the state of the gateway, scrape its metrics, change something."""

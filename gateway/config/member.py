@@ -8,10 +8,10 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, model_validator
 
-from common.options import Address, LocalFile
+from common.options import Address, LocalFile, is_loopback
 from common.secret import Secret
 from federation.route import OutboxLimits, Route
-from gateway.config.section import Section, is_loopback
+from gateway.config.section import Section
 
 
 class Trust(Section):

@@ -8,10 +8,10 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, model_validator
 
-from common.options import Address, LocalFile
+from common.options import Address, LocalFile, is_loopback
 from common.secret import Secret
 from connectors.contract import Name
-from gateway.config.section import Section, is_loopback
+from gateway.config.section import Section
 
 Severity = Literal["info", "warning", "critical"]
 SEVERITIES: tuple[Severity, ...] = ("info", "warning", "critical")
