@@ -152,9 +152,9 @@ class BlobStore:
         """Remove all that nothing names any more: what a crash left behind. Blocking; not while anything is being written."""
         self._unlink([path.name for path in self._folder.iterdir() if path.name not in named])
 
-    async def old(self) -> list[str]:
-        """Blobs that nobody has written to for `ORPHAN_S`: abandoned, unless something names them."""
-        limit = time.time() - ORPHAN_S
+    async def old(self, age_s: float = ORPHAN_S) -> list[str]:
+        """Blobs that nobody has written to for so long: abandoned, unless something names them."""
+        limit = time.time() - age_s
         return await asyncio.to_thread(
             lambda: [path.name for path in self._folder.iterdir() if path.stat().st_mtime < limit]
         )

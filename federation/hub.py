@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import Engine
 
 from federation import tables
-from federation.blobs import MAX_BYTES, QUOTA_BYTES, BlobStore
+from federation.blobs import MAX_BYTES, ORPHAN_S, QUOTA_BYTES, BlobStore
 from federation.database import Database, claim
 from federation.mailbox import Mailbox
 from federation.metrics import Meter
@@ -59,9 +59,9 @@ class Hub:
         """Whether this caller may take part at all: its role, and what the owner of the hub says."""
         return members_only(peer) and self._admit(peer)
 
-    async def sweep(self) -> None:
-        """Free uploads that no message has named for long; call it now and then."""
-        old = await self.blobs.old()
+    async def sweep(self, age_s: float = ORPHAN_S) -> None:
+        """Free uploads that were begun so long ago and that no message names; call it now and then."""
+        old = await self.blobs.old(age_s)
         await self.blobs.drop(await self.database.read(lambda connection: tables.unnamed(connection, old)))
 
     def moved(self, member: str) -> None:
