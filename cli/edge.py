@@ -81,6 +81,15 @@ def train(
         raise typer.Exit(1)
 
 
+def reload(config: ConfigFile = DEFAULT_CONFIG) -> None:
+    """Have the running gateway take its changed file over; only what changed is touched. A bad file leaves all as it is."""
+    from gateway.configfile import load
+    from gateway.reload import demand
+
+    demand(load(config))
+    Console().print(f"{config} is in force", highlight=False)
+
+
 def status(
     config: ConfigFile = DEFAULT_CONFIG,
     as_json: Annotated[bool, typer.Option("--json", help="Everything, as JSON.")] = False,

@@ -27,11 +27,16 @@ DAY_S = 86_400
 
 
 @app.command()
-def init(folder: Annotated[Path, typer.Argument(help="Where to write gateway.toml and conf.d/.")]) -> None:
+def init(
+    folder: Annotated[Path, typer.Argument(help="Where to write gateway.toml and conf.d/.")],
+    data_dir: Annotated[
+        Path | None, typer.Option(help="Where its data will lie; default: the folder data beside it.", show_default=False)
+    ] = None,
+) -> None:
     """Write a commented configuration to start from; it passes `check` as it is."""
     from gateway.configfile import write_sample
 
-    file = write_sample(folder)
+    file = write_sample(folder, data_dir)
     console = Console()
     console.print(f"wrote {file}", highlight=False)
     console.print(f"next: edit it, then `fedfab gateway check -c {file} --probe`", highlight=False)
@@ -88,6 +93,7 @@ def rebuild(config: ConfigFile = DEFAULT_CONFIG) -> None:
 
 app.command()(edge.run)
 app.command()(edge.train)
+app.command()(edge.reload)
 app.command()(edge.status)
 app.add_typer(edge.model, name="model", help="The models of this gateway: list, promote, roll back.")
 

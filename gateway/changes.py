@@ -18,6 +18,7 @@ from gateway.runtime import Runtime
 from gateway.seeing import overview
 from gateway.seeing.overview import Seeing
 from gateway.selfcheck import SelfCheck
+from gateway.store.upkeep import Upkeep
 
 _MACHINES = frozenset({"source", "cluster", "end"})
 _FEDERATION = frozenset({"coordinator", "trust"})
@@ -31,6 +32,7 @@ def parts(
     server: InferenceServer,
     check: SelfCheck,
     member: Membership,
+    upkeep: Upkeep,
     runtime: Runtime,
     programs: Programs,
     seeing: Seeing,
@@ -45,6 +47,9 @@ def parts(
     async def inference(new: Config) -> None:
         server.apply(new.inference, new.trust)
 
+    async def bounds(new: Config) -> None:
+        upkeep.apply(new.store, list(new.schemas))
+
     async def names(new: Config) -> None:
         server.ends = new.schemas
         programs.config = new
@@ -57,6 +62,7 @@ def parts(
         Part("inference", options("inference") - {"inference.threads"} | {"trust"}, inference),
         Part("federation", _FEDERATION, member.apply, membership.files),
         Part("seeing", overview.READS, seeing.apply),
+        Part("upkeep", frozenset({"store", "end"}), bounds),
         Part("runtime", _MACHINES, runtime.apply),
         Part("names", _MACHINES | _FEDERATION, names),
         Part("log", frozenset({"log.level", "log.format"}), log),

@@ -32,6 +32,7 @@ from gateway.seeing.overview import Seeing
 from gateway.selfcheck import SelfCheck
 from gateway.status import Status
 from gateway.store import Store
+from gateway.store.upkeep import Upkeep
 from gateway.workers import WorkerPool
 
 log = structlog.get_logger()
@@ -85,6 +86,7 @@ async def _day(config: Config, load: Callable[[], Config]) -> None:
             return
         stack.enter_context(store)
         pool = await stack.enter_async_context(WorkerPool.of(config))
+        upkeep = Upkeep(store, config.store, list(config.schemas))
         runtime = Runtime(config, store)
         programs = Programs(config, folder=data / "checkpoints", models=models, pool=pool)
         member = Membership(config, programs)
@@ -96,6 +98,7 @@ async def _day(config: Config, load: Callable[[], Config]) -> None:
             server=server,
             check=check,
             member=member,
+            upkeep=upkeep,
             runtime=runtime,
             programs=programs,
             seeing=seeing,
@@ -110,6 +113,7 @@ async def _day(config: Config, load: Callable[[], Config]) -> None:
             day.create_task(recorder.run(), name="results")
             going = [
                 day.create_task(runtime.run(), name="sources"),
+                day.create_task(upkeep.run(), name="upkeep"),
                 day.create_task(member.run(), name="federation"),
                 day.create_task(seeing.run(), name="alerts"),
                 day.create_task(check.run(), name="self-check"),

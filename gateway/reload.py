@@ -7,6 +7,8 @@ All of a new file is in force, or none of it: a file with a mistake, an option t
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -20,9 +22,11 @@ from common.errors import FedfabError
 from common.service import notify, reloading
 from gateway.config import Config
 from gateway.errors import ReloadError
+from gateway.inference import client
 
 log = structlog.get_logger()
 
+_ASK_S = 0.1
 LAYOUT_VERSION = "version"
 """Says how the file is written down, not what it says."""
 
@@ -113,6 +117,28 @@ class Reload:
 
     def _stamped(self, config: Config) -> dict[str, list[object]]:
         return {part.name: [_stamp(path) for path in part.files(config)] for part in self.parts}
+
+
+def demand(config: Config, *, timeout_s: float = 60.0) -> None:
+    """Have the running gateway of this configuration take its file over, and wait until it has.
+
+    Raises GatewayError FF-DAEMON-002 where none runs, ReloadError FF-RELOAD-002 where it refuses, -003 where it does not come to an end.
+    """
+    before = client.status(config)
+    os.kill(before["pid"], signal.SIGHUP)
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        time.sleep(_ASK_S)
+        after = client.status(config)["configuration"]
+        if after["tried"] > before["configuration"]["tried"]:
+            if after["refused"] is not None:
+                raise ReloadError("FF-RELOAD-002", f"the gateway keeps its old configuration: {after['refused']}")
+            return
+    raise ReloadError(
+        "FF-RELOAD-003",
+        f"the gateway has not said within {timeout_s:g} s whether it took the file over",
+        hint="its log has more; a source that does not let go of its machine holds it up",
+    )
 
 
 def differences(old: Config, new: Config) -> Iterator[str]:

@@ -3,86 +3,22 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import socket
-import sqlite3
 import ssl
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
-from urllib.error import HTTPError, URLError
-from urllib.request import Request, urlopen
+from urllib.error import URLError
+from urllib.request import urlopen
 
 import pytest
 
-from gateway.modelstore import ModelStore
 from gateway.store import Store
-from tests.conftest import ROOT, free_port
+from tests.conftest import free_port
+from tests.gateway.running import Daemon
 from tests.gateway.served import draft, onnx_model
 from trust import pki
 
-CONFIG = """
-[gateway]
-name = "gateway-a"
-data_dir = "data"
-
-[inference]
-listen = "127.0.0.1:{port}"
-{extra}
-
-[[source]]
-name = "press"
-type = "sql"
-url = "sqlite:///{plant}"
-table = "readings"
-cursor = "id"
-time = "at"
-time_unit = "ms"
-every_s = 0.2
-
-[[source.tag]]
-name = "vibration"
-column = "vibration"
-unit = "mm/s"
-[[source.tag]]
-name = "temperature"
-column = "temperature"
-unit = "degC"
-[[source.tag]]
-name = "wear"
-column = "wear"
-unit = "um"
-[[source.tag]]
-name = "cycle"
-column = "cycle"
-
-[[cluster]]
-name = "spindles"
-rows = {{ on_change = "cycle", wait_s = 0.0 }}
-label = {{ field = "wear" }}
-[[cluster.field]]
-name = "vibration"
-unit = "mm/s"
-[[cluster.field]]
-name = "temperature"
-unit = "degC"
-[[cluster.field]]
-name = "wear"
-unit = "um"
-role = "aux"
-[[cluster.field]]
-name = "cycle"
-role = "aux"
-
-[[end]]
-name = "spindle-1"
-cluster = "spindles"
-tags = {{ vibration = "press/vibration", temperature = "press/temperature", wear = "press/wear", cycle = "press/cycle" }}
-"""
 TASK = """
 name = "wear"
 layer = "cluster"
@@ -91,91 +27,6 @@ network = { encoder = [16], trunk = [8] }
 training = { epochs = 4, batch_size = 16, learning_rate = 0.02 }
 rounds = { max = 4 }
 """
-
-
-class Plant:
-    """A table that a machine writes; rows appear in one transaction."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.rows: list[tuple[int, int, float, float, float, int]] = []
-
-    def write(self, rows: int) -> None:
-        with sqlite3.connect(self.path) as database:
-            database.execute(
-                "CREATE TABLE IF NOT EXISTS readings (id INTEGER PRIMARY KEY, at, vibration, temperature, wear, cycle)"
-            )
-            start = len(self.rows)
-            now_ms = time.time_ns() // 1_000_000
-            for i in range(start, start + rows):
-                wear = (i % 50) / 50
-                self.rows.append(
-                    (i + 1, now_ms - (start + rows - i) * 100, 2 + 6 * wear, 40 + 30 * wear, 100 * wear, i)
-                )
-            database.executemany("INSERT INTO readings VALUES (?, ?, ?, ?, ?, ?)", self.rows[start:])
-        database.close()
-
-
-class Daemon:
-    """The gateway in a process of its own. Tells when it is ready the way systemd is told."""
-
-    def __init__(self, folder: Path, *, extra: str = "", tail: str = "", tls: bool = False) -> None:
-        self.folder = folder
-        self.plant = Plant(folder / "plant.db")
-        self.port = free_port()
-        self.config = folder / "gateway.toml"
-        self.config.write_text(CONFIG.format(port=self.port, plant=self.plant.path, extra=extra) + tail)
-        self.models = ModelStore(folder / "data" / "models")
-        self.log = (folder / "log").open("wb")
-        self.process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ready:
-            address = str(self.folder / "notify")
-            ready.bind(address)
-            ready.settimeout(1)
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "cli.main", "gateway", "run", "-c", str(self.config)],
-                cwd=ROOT, stderr=self.log, env={**os.environ, "NOTIFY_SOCKET": address},
-            )  # fmt: skip
-            while True:
-                try:
-                    assert ready.recv(100) == b"READY=1"
-                    return
-                except TimeoutError:
-                    assert self.process.poll() is None, self.words()
-
-    def stop(self, number: int = signal.SIGTERM) -> int:
-        assert self.process is not None
-        self.process.send_signal(number)
-        return self.process.wait(20)
-
-    def kill(self) -> None:
-        if self.process is not None and self.process.poll() is None:
-            self.process.kill()
-            self.process.wait()
-        self.log.close()
-
-    def words(self) -> str:
-        return (self.folder / "log").read_text()
-
-    def ask(self, path: str, body: object = None) -> tuple[int, Any]:
-        data = None if body is None else json.dumps(body).encode()
-        try:
-            with urlopen(Request(f"http://127.0.0.1:{self.port}{path}", data=data), timeout=10) as response:
-                return response.status, json.load(response)
-        except HTTPError as error:
-            return error.code, json.load(error)
-
-    def wait_for_rows(self, rows: int) -> None:
-        deadline = time.monotonic() + 30
-        while (status := self.ask("/status")[1])["ends"][0]["rows"] < rows:
-            assert time.monotonic() < deadline, (status, self.words())
-            time.sleep(0.05)
-
-    def command(self, *words: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "cli.main", "gateway", *words, "-c", str(self.config)]
-        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
 
 
 @pytest.fixture

@@ -71,6 +71,11 @@ class OpcUaServer:
         """End `run`. How many changes there were."""
         return int(self._command({"halt": True}))
 
+    def sessions(self) -> list[int]:
+        """Sessions there ever were, subscriptions there ever were, subscriptions there are."""
+        found: list[int] = json.loads(self._command({"sessions": True}))
+        return found
+
     def set_status(self, name: str, status: str) -> None:
         self._command({"set": name, "status": status})
 

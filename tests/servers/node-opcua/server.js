@@ -6,6 +6,7 @@
 //   {"run": RATE}                          from now on RATE changes a second, of Tag0, Tag1, ... in turn: -1 each, then -2 each, ...
 //   {"halt": true}                         no more of them; answers with how many there were
 //   {"set": NAME, "status": "BadSensorFailure" | "UncertainLastUsableValue" | "Good"}
+//   {"sessions": true}                     answers with [sessions there were, subscriptions there were, subscriptions there are]
 const { OPCUAServer, OPCUACertificateManager, Variant, DataType, StatusCodes, VariantArrayType, SecurityPolicy,
         MessageSecurityMode } = require("node-opcua");
 
@@ -74,6 +75,11 @@ async function main(options) {
   }
   for await (const line of require("readline").createInterface({ input: process.stdin })) {
     const command = JSON.parse(line);
+    if (command.sessions) {
+      const engine = server.engine;
+      say(JSON.stringify([engine.cumulatedSessionCount, engine.cumulatedSubscriptionCount, engine.currentSubscriptionCount]));
+      continue;
+    }
     if (command.sweep) {
       for (let i = 0; i < options.tags; i++)
         variables[`Tag${i}`].setValueFromSource(new Variant({ dataType: DataType.Double, value: command.sweep + i }));
