@@ -76,8 +76,8 @@ def _listed(tensor: Tensor) -> NDArray[Any]:
 
 
 def _single(tensor: Tensor, numbers: NDArray[Any]) -> NDArray[np.float32]:
-    if numbers.dtype == np.float32:
-        return numbers
+    if numbers.dtype.kind == "f" and numbers.dtype.itemsize <= 4:
+        return numbers.astype(np.float32, copy=False)
     if tensor.datatype in FLOATS:
         if max(numbers.max(), -numbers.min()) <= SINGLE_MAX:
             return numbers.astype(np.float32)

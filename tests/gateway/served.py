@@ -52,6 +52,46 @@ def onnx_model(add: float) -> bytes:
     return model.SerializeToString()
 
 
+def slow_model(runs: int) -> bytes:
+    """The same with 0 to add, but each run of it takes about ``runs`` milliseconds of CPU."""
+    width = 1024
+    body = helper.make_graph(
+        [helper.make_node("MatMul", ["h", "identity"], ["next"]), helper.make_node("Identity", ["go"], ["on"])],
+        "body",
+        [
+            helper.make_tensor_value_info("i", TensorProto.INT64, []),
+            helper.make_tensor_value_info("go", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("h", TensorProto.FLOAT, ["N", width]),
+        ],
+        [
+            helper.make_tensor_value_info("on", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("next", TensorProto.FLOAT, ["N", width]),
+        ],
+    )
+    graph = helper.make_graph(
+        [
+            helper.make_node("ReduceSum", ["window", "axes"], ["flat"], keepdims=0),
+            helper.make_node("Reshape", ["flat", "shape"], ["sum"]),
+            helper.make_node("MatMul", ["sum", "first"], ["wide"]),
+            helper.make_node("Loop", ["runs", "", "wide"], ["same"], body=body),
+            helper.make_node("ReduceSum", ["same", "columns"], ["prediction"], keepdims=1),
+        ],
+        "slow",
+        [helper.make_tensor_value_info("window", TensorProto.FLOAT, ["N", ROWS, FIELDS])],
+        [helper.make_tensor_value_info("prediction", TensorProto.FLOAT, ["N", 1])],
+        [
+            numpy_helper.from_array(np.array([1, 2], np.int64), "axes"),
+            numpy_helper.from_array(np.array([1], np.int64), "columns"),
+            numpy_helper.from_array(np.array([-1, 1], np.int64), "shape"),
+            numpy_helper.from_array(np.eye(1, width, dtype=np.float32), "first"),
+            numpy_helper.from_array(np.eye(width, dtype=np.float32), "identity"),
+            numpy_helper.from_array(np.array(runs, np.int64), "runs"),
+        ],
+    )
+    model = helper.make_model(graph, ir_version=10, opset_imports=[helper.make_opsetid("", 20)])
+    return model.SerializeToString()
+
+
 def draft(params: str = "a", **changes: object) -> Draft:
     """Evidence of a model whose parameters are told apart by ``params``."""
     values: dict[str, object] = {
