@@ -14,6 +14,8 @@ from rich.table import Table
 from cli.connection import IDENTITY, URL, AsJson, Connection, Identity, Suite, SuiteOption, Url, print_json
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from coordinator.client import Client
     from coordinator.resources import Event, Task
 
@@ -73,9 +75,16 @@ def show(
     suite: SuiteOption = Suite.GM,
     json: AsJson = False,
 ) -> None:
-    """Show a task."""
-    found = Connection(coordinator, identity, suite).run(lambda client: client.task(task))
-    print_json(found) if json else _show(found)
+    """Show a task, and where the time of its latest rounds went."""
+
+    async def ask(client: Client) -> tuple[Task, list[Event]]:
+        return await client.task(task), [event async for event in client.events(task, follow=False)]
+
+    found, events = Connection(coordinator, identity, suite).run(ask)
+    if json:
+        return print_json(found)
+    _show(found)
+    _show_timing(events)
 
 
 @app.command()
@@ -139,6 +148,25 @@ def _show(task: Task) -> None:
     )
 
 
+def _show_timing(events: Sequence[Event]) -> None:
+    """The latest round of each group: who took how long, and for what; the slowest first."""
+    from federation.rounds import RoundReport
+
+    bodies = [event.body for event in events if event.kind == "round" and not event.body["final"]]
+    latest = {(body["layer"], body["name"]): body for body in bodies}
+    table = Table("layer", "name", "round", "member", "s", "compute", "transfer", "wait", "", title="latest rounds")
+    for body in latest.values():
+        report = RoundReport.from_json({name: value for name, value in body.items() if name != "member"})
+        where = report.layer, report.name, str(report.round)
+        for member, timing in sorted(report.timing.items(), key=lambda item: -item[1]["total"]):
+            parts = (_figure(timing[part]) for part in ("total", "compute", "transfer", "wait"))
+            table.add_row(*where, member, *parts, "")
+        for member, reason in report.reasons.items():
+            table.add_row(*where, member, "–", "–", "–", "–", f"missing: {reason}")
+    if table.row_count:
+        Console().print(table)
+
+
 class _Screen:
     """The latest rounds of each layer; a round that a crash undid and that came again replaces itself."""
 
@@ -153,25 +181,35 @@ class _Screen:
         if event.kind == "state":
             self._state = str(body["state"])
         elif event.kind == "round":
-            self._rounds[body["layer"], body["name"], body["round"], body["final"]] = dict(body)
+            key = body["layer"], body["name"], body["round"], body["final"], body.get("autonomous", False)
+            self._rounds[key] = dict(body)
 
     def table(self) -> Table:
         """What is shown now."""
         latest = list(self._rounds.values())[-ROWS:]
         metrics = list(dict.fromkeys(name for report in latest for name in _metrics(report)))
         table = Table(
-            "layer", "name", "round", *metrics, "train loss", "missing", "s", title=f"task {self._task} {self._state}"
+            "layer",
+            "name",
+            "round",
+            *metrics,
+            "train loss",
+            "missing",
+            "s",
+            "slowest",
+            title=f"task {self._task} {self._state}",
         )
         for report in latest:
             found = _metrics(report)
             table.add_row(
                 str(report["layer"]),
-                str(report["name"]),
+                f"{report['name']} alone" if report.get("autonomous") else str(report["name"]),
                 "final" if report["final"] else str(report["round"]),
                 *(_figure(found.get(name)) for name in metrics),
                 _figure(report["train_loss"]),
                 ", ".join(map(str, missing)) if isinstance(missing := report["missing"], list) else "",
                 _figure(report["seconds"]),
+                _slowest(report),
             )
         return table
 
@@ -179,6 +217,14 @@ class _Screen:
 def _metrics(report: dict[str, object]) -> dict[str, object]:
     found = report["metrics"]
     return found if isinstance(found, dict) else {}
+
+
+def _slowest(report: dict[str, object]) -> str:
+    """Who took longest, where that is more than one could."""
+    timing = report.get("timing")
+    if not isinstance(timing, dict) or len(timing) < 2:
+        return ""
+    return str(max(timing, key=lambda member: timing[member]["total"]))
 
 
 def _figure(value: object) -> str:

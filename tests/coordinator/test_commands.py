@@ -66,7 +66,11 @@ async def test_submit_watch_and_look_at_the_model(cloud: Cloud, tmp_path: Path) 
         (listed,) = json.loads((await _fedfab(cloud, "task", "list", "--json")).out)
         assert (listed["id"], listed["state"]) == (task, "finished")
         assert task in (await _fedfab(cloud, "task", "list", "--state", "finished")).out
-        assert "layer cloud, members gateway-a, gateway-b" in (await _fedfab(cloud, "task", "show", task)).out
+        looked_at = (await _fedfab(cloud, "task", "show", task)).out
+        assert "layer cloud, members gateway-a, gateway-b" in looked_at
+        (slow,) = [line for line in looked_at.splitlines() if "gateway-b" in line and "cloud" in line and "│" in line]
+        assert "compute" in looked_at, "where the time of the latest round went"
+        assert len([cell for cell in slow.split("│") if cell.strip()]) == 8
         assert "promoted" in (await _fedfab(cloud, "model", "list")).out
         params = tmp_path / "wear.safetensors"
         shown = await _fedfab(cloud, "model", "show", "wear", "1", "--params", str(params))
