@@ -14,14 +14,13 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
-from gateway.blocks import FeatureBlock, SampleBlock
+from gateway.blocks import FeatureBlock, Kind, SampleBlock
 from gateway.config import Cluster, Config, End
-from gateway.errors import StoreError
-from gateway.pipeline.ends import Pipeline
+from gateway.pipeline.ends import ClockStep, Pipeline
 from gateway.pipeline.units import Line, conversion
 from gateway.store import Labelling, Progress, Recipe, Store
 
-REVISION = 1
+REVISION = 2
 """Of the pipeline's arithmetic: rows of another revision are made again."""
 
 _PAGE = 256  # raw blocks taken at once
@@ -40,21 +39,15 @@ class Preparation:
             _Track(cluster, ends, units, store) for cluster in config.clusters if (ends := config.ends_of(cluster.name))
         ]
         self._kept = self._upto
-        self.damaged = 0
-        """Raw blocks that could not be read, and so are in no row."""
 
     def advance(self) -> bool:
         """Take the next page of raw blocks into the feature layer. False: there was none."""
         if not self._tracks:
             return False
-        page = self._store.raw_blocks(self._upto, _PAGE)
+        borders = {upto for track in self._tracks for upto in track.borders()}
+        page = self._store.raw_blocks(self._upto, _PAGE, borders=borders)
         for raw in page:
-            try:
-                block = raw.samples()
-            except StoreError as error:
-                self.damaged += 1
-                log.error("raw block left out of the features", code=error.code, problem=error.message)
-                continue
+            block = raw.samples()
             positions = block.positions()
             for track in self._tracks:
                 track.add(raw.id, raw.source, block, positions)
@@ -63,7 +56,9 @@ class Preparation:
         fresh: dict[str, FeatureBlock] = {}
         for track in self._tracks:
             fresh |= track.fresh(page[-1].id)
-        self._store.append_all_features(fresh)
+        self._store.append_all_features(fresh, page[-1].id)
+        for track in self._tracks:
+            track.tell()
         if self._upto - self._kept >= _CHECKPOINT:
             self.checkpoint()
         return True
@@ -73,6 +68,11 @@ class Preparation:
         for track in self._tracks:
             self._store.save_progress(track.progress())
         self._kept = self._upto
+
+    @property
+    def damaged(self) -> int:
+        """Raw blocks that could not be read, and so are in no row."""
+        return sum(damage.layer == "raw" for damage in self._store.damage())
 
     def counts(self) -> dict[str, dict[str, dict[str, int]]]:
         """For each end and field, how many samples came and how many each cleaning rule rejected."""
@@ -100,8 +100,9 @@ class _Track:
     def __init__(self, cluster: Cluster, ends: Sequence[End], units: Mapping[str, str], store: Store) -> None:
         lines = [_lines(cluster, end, units) for end in ends]
         self._names = [end.name for end in ends]
+        self._ends = {end.name: end for end in ends}
         declared = {
-            end.name: store.declare(end.name, _recipe(cluster, end, line))
+            end.name: _declared(store, end.name, _recipe(cluster, end, line))
             for end, line in zip(ends, lines, strict=True)
         }
         self._upto = np.array([progress.upto for progress in declared.values()], np.int64)
@@ -113,6 +114,38 @@ class _Track:
     def upto(self) -> int:
         """The raw block that all of them have come to."""
         return int(self._upto.min())
+
+    def borders(self) -> list[int]:
+        """Raw blocks that only some of them have come to, so that nothing may reach over them."""
+        return [upto for upto in self._upto.tolist() if upto > self.upto]
+
+    def tell(self) -> None:
+        """Log what came in otherwise than before: types of values, clocks."""
+        for notice in self.pipeline.notices():
+            if isinstance(notice, ClockStep):
+                log.warning(
+                    "the clock of a source was set back",
+                    source=notice.source,
+                    end=notice.end,
+                    back_s=round(notice.back_s, 1),
+                    effect="its samples go on in the time it had before, until its clock has passed that",
+                    hint="let the machine take its time from the plant's time server",
+                )
+                continue
+            change = {"end": notice.end, "field": notice.field, "tag": self._ends[notice.end].tags[notice.field]}
+            types = {"was": notice.old.name.lower(), "now": notice.new.name.lower()}
+            if notice.new is Kind.TEXT:
+                log.warning(
+                    "a tag gives text now",
+                    **change,
+                    **types,
+                    effect="text that is no number, category or run is missing in features; see the count of rule type",
+                    hint='set the machine right, or give the field kind = "category" and its categories',
+                )
+            else:
+                log.info(
+                    "the type of a tag has changed", **change, **types, effect="none: its values are numbers still"
+                )
 
     def add(self, number: int, source: str, block: SampleBlock, positions: Mapping[str, NDArray[np.intp]]) -> None:
         """Give raw block ``number`` to the ends that have not had it."""
@@ -135,6 +168,22 @@ class _Track:
         """How far each end has come."""
         upto = dict(zip(self._names, self._upto.tolist(), strict=True))
         return {name: Progress(upto[name], state) for name, state in self.pipeline.states().items()}
+
+
+def _declared(store: Store, end: str, recipe: Recipe) -> Progress:
+    """What is there of an end's features. Says so where they have to be made again."""
+    outlook = store.outlook(end, recipe.digest)
+    progress = store.declare(end, recipe)
+    if outlook.rows:
+        log.warning(
+            "features are made again",
+            end=end,
+            reason="its cluster, its tags, a unit or the way rows are made has changed",
+            rows_before=outlook.rows,
+            cannot_be_made_again=outlook.lost,
+            effect="all its samples, old ones too, are read with the new settings",
+        )
+    return progress
 
 
 def _lines(cluster: Cluster, end: End, units: Mapping[str, str]) -> dict[str, Line]:

@@ -12,17 +12,36 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.blocks import FeatureBlock, SampleBlock
+from gateway.blocks import FeatureBlock, Kind, SampleBlock
 from gateway.config import Cluster, End
 from gateway.pipeline.clean import RULES, Cleaner
+from gateway.pipeline.clocks import SourceClock
 from gateway.pipeline.convert import Conversion
 from gateway.pipeline.events import NEVER, SECOND, Events, highest_before, lasts
 from gateway.pipeline.rows import Holding, Moments, carry, changes, means, ticks
 from gateway.pipeline.units import Line
+
+
+class TypeChange(NamedTuple):
+    """A tag gives values of another type than before."""
+
+    end: str
+    field: str
+    old: Kind
+    new: Kind
+
+
+class ClockStep(NamedTuple):
+    """The clock of a source was set back."""
+
+    end: str
+    source: str
+    back_s: float
 
 
 class Pipeline:
@@ -49,6 +68,11 @@ class Pipeline:
         self._clock = np.full(len(ends), NEVER, np.int64)
         self._closed = np.full(len(ends), NEVER, np.int64)
         self._trigger = np.full(len(ends), np.nan)
+        self._read_by = [sorted({tag.split("/", 1)[0] for tag in end.tags.values()}) for end in ends]
+        self._sources = {source: SourceClock(len(ends), self._wait) for source in self._readers}
+        self._kind = np.zeros(len(ends) * len(names), np.uint8)
+        self._told: set[tuple[int, int]] = set()
+        self._notices: list[TypeChange | ClockStep] = []
         self._waiting: list[Events] = []  # not closed yet, those of one end in the order of arrival
         self._carried = Events.none()
 
@@ -75,18 +99,20 @@ class Pipeline:
         arrival = np.lexsort((chosen, field // self._width))
         chosen, field = chosen[arrival], field[arrival]
         end = field // self._width
-        time = block.source_time[chosen]
-        sane = time <= block.gateway_time[chosen] + self._ahead
-        believed = np.where(sane, time, NEVER)
-        clock = highest_before(end, believed, self._clock)
-        last = lasts(end)
-        self._clock[end[last]] = np.maximum(clock, believed)[last]
+        self._cleaner.count("samples", field)
+        self._look_at_types(field, block.kind[chosen])
         value, bad, wrong = self._conversion.values(block, chosen, field)
+        sane = block.source_time[chosen] <= block.gateway_time[chosen] + self._ahead
         for rule, hit in (("bad", bad), ("type", wrong), ("clock", ~sane)):
             self._cleaner.count(rule, field[hit])
-        self._cleaner.count("samples", field)
-        events = Events(field, np.maximum(time, clock - self._wait), time, value)
-        self._waiting.append(events if sane.all() else events.part(sane))
+        if not sane.all():
+            chosen, field, end, value = chosen[sane], field[sane], end[sane], value[sane]
+        time, steps = self._sources[source].times(end, block.source_time[chosen], block.gateway_time[chosen])
+        self._notices.extend(ClockStep(self._ends[step.end], source, step.back_s) for step in steps)
+        clock = highest_before(end, time, self._clock)
+        last = lasts(end)
+        self._clock[end[last]] = np.maximum(clock, time)[last]
+        self._waiting.append(Events(field, np.maximum(time, clock - self._wait), time, value))
 
     def close(self) -> dict[str, FeatureBlock]:
         """The rows that are complete by now, for each end that has any; each is given once."""
@@ -114,6 +140,11 @@ class Pipeline:
         rows = iter(self._cleaner.counts.tolist())
         return {end: {name: dict(zip(RULES, next(rows), strict=True)) for name in self._names} for end in self._ends}
 
+    def notices(self) -> list[TypeChange | ClockStep]:
+        """What a person should know, each once since the start."""
+        notices, self._notices = self._notices, []
+        return notices
+
     def states(self) -> dict[str, str]:
         """Everything that later rows of each end depend on, for `restore`."""
         waiting = Events.join([Events.none(), *self._waiting])
@@ -128,6 +159,8 @@ class Pipeline:
                 "carried": self._of(number, self._carried).lists(),
                 "memory": self._cleaner.memory.lists(part),
                 "counts": self._cleaner.counts[part].tolist(),
+                "kinds": self._kind[part].tolist(),
+                "sources": {source: self._sources[source].state(number) for source in self._read_by[number]},
             }
             states[name] = json.dumps(state, separators=(",", ":"))
         return states
@@ -145,7 +178,20 @@ class Pipeline:
             carried.append(Events.from_lists(data["carried"]).shifted(part.start))
             self._cleaner.memory.put(part, data["memory"])
             self._cleaner.counts[part] = data["counts"]
+            self._kind[part] = data["kinds"]
+            for source, state in data["sources"].items():
+                self._sources[source].restore(number, state)
         self._carried = Events.join([Events.none(), *carried])
+
+    def _look_at_types(self, field: NDArray[np.int64], kind: NDArray[np.uint8]) -> None:
+        """Note each field whose values are of another type than before."""
+        other = (kind != self._kind[field]) & (kind != Kind.NONE)
+        for number, new in dict.fromkeys(zip(field[other].tolist(), kind[other].tolist(), strict=True)):
+            old, self._kind[number] = int(self._kind[number]), new
+            if old and (number, new) not in self._told:
+                self._told.add((number, new))
+                end, name = divmod(number, self._width)
+                self._notices.append(TypeChange(self._ends[end], self._names[name], Kind(old), Kind(new)))
 
     def _part(self, number: int) -> slice:
         """The fields of an end."""

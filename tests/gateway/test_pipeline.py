@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from connectors.contract import Quality, Sample
-from gateway.blocks import FeatureBlock, SampleBlock
+from connectors.contract import Quality, Sample, Value
+from gateway.blocks import FeatureBlock, Kind, SampleBlock
 from gateway.config import Config
-from gateway.pipeline.ends import Pipeline
+from gateway.pipeline.ends import ClockStep, Pipeline, TypeChange
 from gateway.pipeline.units import conversion
 from tests.gateway.plants import SECOND, config, snapshot
 
@@ -226,8 +226,9 @@ def test_a_run_named_by_text_is_told_apart(tmp_path: Path) -> None:
 
 
 @st.composite
-def histories(draw: st.DrawFn) -> list[Sample]:
-    """Samples whose source times mostly go forward, a quarter of a second at a time, with repeated, late, bad and odd ones."""
+def histories(draw: st.DrawFn, stride: int = 1) -> list[Sample]:
+    """Samples whose source times mostly go forward, a quarter of a second or ``stride`` of them at a time, with repeated, late, bad
+    and odd ones."""
     steps = draw(
         st.lists(
             st.tuples(
@@ -236,16 +237,17 @@ def histories(draw: st.DrawFn) -> list[Sample]:
                     st.sampled_from([1.0, 2.0, 2.0, 9.0]), st.integers(0, 3), st.none(), st.just("x"), st.floats(-9, 9)
                 ),
                 st.sampled_from([Quality.GOOD] * 5 + [Quality.BAD]),
-                st.sampled_from([0, 0, 0, 1, 1, 2, 4, -1, -8, 4000]),
+                st.sampled_from([0, 0, 0, 1, 1, 2, 4, -1, -8, 4000, *([-60] * (stride > 1))]),
             ),
             min_size=1,
             max_size=60,
         )
     )
-    now, samples = 0, []
+    now, back, samples = 0, 0, []
     for tag, value, quality, step in steps:
-        time = now + step * SECOND // 4
-        now = max(now, time) if step < 4000 else now  # a clock that jumped comes back
+        back += step if step == -60 else 0  # a clock that is set back stays there
+        time = now + (back + (step if step != -60 else 0)) * stride * SECOND // 4
+        now = max(now, time - back * stride * SECOND // 4) if step < 4000 else now  # a clock that jumped comes back
         samples.append(Sample(tag, value, quality, time, now))
     return samples
 
@@ -263,7 +265,7 @@ CLEANING = {"min": -5, "max": 5, "max_rate_per_s": 3, "frozen_s": 2, "max_hold_s
 
 @pytest.mark.clause("8.4")
 @settings(max_examples=300, deadline=None)
-@given(histories(), RULES, st.lists(st.integers(0, 60), max_size=8), st.booleans())
+@given(histories() | histories(stride=60), RULES, st.lists(st.integers(0, 60), max_size=8), st.booleans())
 def test_batches_and_restarts_do_not_matter(
     samples: list[Sample],
     rule: dict[str, object],
@@ -287,6 +289,59 @@ def test_batches_and_restarts_do_not_matter(
         np.testing.assert_array_equal(np.concatenate([getattr(part, name) for part in parts]), getattr(at_once, name))
     assert pipe.counts() == reference.counts()
     assert (np.diff(at_once.time) > 0).all()
+
+
+def ticking(start: int, seconds: int, back_s: float) -> list[Sample]:
+    """A snapshot each second by the gateway's clock, of a machine whose clock is behind by ``back_s``."""
+    return [
+        sample._replace(source_time=sample.source_time - round(back_s * SECOND))
+        for second in range(start, start + seconds)
+        for sample in snapshot(second, vibration=float(second), cycle=second, run=1)
+    ]
+
+
+def test_a_clock_that_was_set_back_is_believed_after_a_minute_and_rows_go_on_in_the_time_before(tmp_path: Path) -> None:
+    pipe = pipeline(config(tmp_path, field=fields()))
+    assert len(feed(pipe, ticking(10_000, 100, 0))) == 99
+    rows = feed(pipe, ticking(10_100, 200, 3600))
+    assert pipe.notices() == [ClockStep("m1", "m1", 3599.0)]
+    assert rows.x[:, 0].tolist() == [10_099, *range(10_160, 10_299)]
+    assert rows.time.tolist() == [second * SECOND for second in (10_099, *range(10_100, 10_239))]
+    counts = pipe.counts()["m1"]["vibration"]
+    assert counts["late"] == 60
+    rows = feed(pipe, ticking(10_300, 50, 0))  # set right again: its time counts as it is
+    assert rows.time.tolist()[2:] == [second * SECOND for second in range(10_301, 10_349)]
+    assert pipe.counts()["m1"]["vibration"]["late"] == 60
+    assert pipe.notices() == []
+
+
+def test_a_backlog_sent_after_a_break_is_late_and_no_step_of_the_clock(tmp_path: Path) -> None:
+    pipe = pipeline(config(tmp_path, field=fields()))
+    feed(pipe, ticking(10_000, 10, 0))
+    backlog = [
+        sample._replace(gateway_time=(10_010 + number // 20) * SECOND)
+        for number, sample in enumerate(ticking(5_000, 900, 0))
+    ]
+    feed(pipe, backlog)
+    rows = feed(pipe, ticking(10_200, 5, 0))
+    assert pipe.notices() == []
+    assert rows.time[-1] == 10_203 * SECOND
+
+
+def test_a_new_type_is_told_once_and_text_for_a_number_is_missing_and_counted(tmp_path: Path) -> None:
+    pipe = pipeline(config(tmp_path, field=fields()))
+    values: list[Value] = [1, 2, None, 2.5, "warm", "cold", 3.5, "warm"]
+    rows = feed(pipe, [s for i, value in enumerate(values) for s in snapshot(i, vibration=value, cycle=i, run=1)])
+    np.testing.assert_equal(rows.x[:, 0], [1, 2, 2, 2.5, 2.5, 2.5, 3.5])
+    assert pipe.notices() == [
+        TypeChange("m1", "vibration", Kind.INTEGER, Kind.NUMBER),
+        TypeChange("m1", "vibration", Kind.NUMBER, Kind.TEXT),
+    ]
+    restored = pipeline(config(tmp_path, field=fields()))
+    restored.restore(pipe.states())
+    feed(restored, snapshot(9, vibration=1, cycle=9, run=1))
+    assert restored.notices() == [TypeChange("m1", "vibration", Kind.TEXT, Kind.INTEGER)]
+    assert pipe.counts()["m1"]["vibration"]["type"] == 3
 
 
 @pytest.mark.clause("8.4")

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
 from connectors.contract import Sample
 from gateway.config import Config
@@ -97,6 +98,28 @@ def test_a_change_of_the_configuration_makes_the_features_again(tmp_path: Path) 
         assert len(store.features("m1").time) == 9
         complete(Preparation(old, store))
         assert store.features("m1").x[-1, 0] == pytest.approx(1.3)
+
+
+def test_what_came_in_otherwise_than_before_is_said(tmp_path: Path) -> None:
+    old = config(tmp_path)
+    fields = [field.model_dump() for field in old.clusters[0].fields]
+    with Store.open(old.gateway.store) as store:
+        for samples in life(1):
+            store.append_raw("m1", samples, None)
+        store.append_raw("m1", snapshot(9, vibration="warm", cycle=9.0), None)
+        with capture_logs() as logs:
+            complete(Preparation(old, store))
+        told = {(each["event"], each["tag"], each["was"], each["now"]) for each in logs}
+        assert told == {
+            ("a tag gives text now", "m1/vibration", "number", "text"),
+            ("the type of a tag has changed", "m1/cycle", "integer", "number"),
+        }
+        assert "kind" in logs[0]["hint"]
+        fields[0]["unit"] = "m/s"
+        with capture_logs() as logs:
+            complete(Preparation(config(tmp_path, field=fields), store))
+        (again,) = [each for each in logs if each["event"] == "features are made again"]
+        assert (again["end"], again["rows_before"], again["cannot_be_made_again"]) == ("m1", 5, 0)
 
 
 def test_a_damaged_raw_block_is_counted_and_the_rest_goes_on(tmp_path: Path) -> None:
