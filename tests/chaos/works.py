@@ -6,7 +6,7 @@ import asyncio
 import signal
 import sqlite3
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
@@ -167,9 +167,12 @@ class Daemon:
 class Works:
     """The whole installation in one folder. Each gateway reaches the cloud over a `Line` of its own."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, extra: Mapping[str, str] | None = None) -> None:
+        """``extra`` is appended to the configurations of the gateways it names."""
         self.folder = folder
         self.port = free_port()
+        self.inference = {name: free_port() for name in GATEWAYS}
+        self._extra = extra or {}
         self.cloud = Daemon(self._cloud(), "coordinator")
         self.lines = {name: Line(self.port) for name in GATEWAYS}
         self.gateways: dict[str, Daemon] = {}
@@ -264,7 +267,7 @@ class Works:
         units = {"wear": "um"}
         text = GATEWAY.format(
             name=name,
-            port=free_port(),
+            port=self.inference[name],
             identity=self.folder / "ca" / "issued" / name,
             line=line,
             counter=counter,
@@ -281,7 +284,7 @@ class Works:
                 ),
                 tags=", ".join(f'{column} = "{end}/{column}"' for column in columns),
             )
-        (folder / "gateway.toml").write_text(text)
+        (folder / "gateway.toml").write_text(text + self._extra.get(name, ""))
         config = load(folder / "gateway.toml")
         config.gateway.data_dir.mkdir(parents=True, exist_ok=True)
         with Store.open(config.gateway.store) as store:
