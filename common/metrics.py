@@ -12,11 +12,13 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 import structlog
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, disable_created_metrics
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import choose_encoder
 
 log = structlog.get_logger()
+
+disable_created_metrics()  # type: ignore[no-untyped-call]  # a series more for each histogram that nobody asks for
 
 
 class Collector(Protocol):
