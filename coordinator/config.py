@@ -69,6 +69,11 @@ class Listen(Section):
 
     address: str = Field(default="127.0.0.1:8443", description="host:port; [::]:8443 is every address.")
     suite: SuiteName = Field(default="gm", description="gm: SM2, SM3, SM4 (RFC 8998). intl: P-256, SHA-256, AES.")
+    proxy: str | None = Field(
+        default=None,
+        description="Name in the certificate (role proxy) of a reverse proxy that ends the gateways' TLS here and passes their "
+        "certificates on in the header Client-Cert (RFC 9440). Nobody else's header is looked at.",
+    )
 
     @field_validator("address")
     @classmethod
@@ -93,6 +98,13 @@ class Limits(Section):
 
     running_tasks: int = Field(
         default=4, ge=1, le=1000, description="Tasks of layer cloud that run at the same time; others wait."
+    )
+    blob_gib: int = Field(default=4, ge=1, le=1024, description="Largest model, or update, that is taken, in GiB.")
+    blobs_gib_per_member: int = Field(
+        default=16,
+        ge=1,
+        le=65536,
+        description="What the models of one gateway may take of the disk while they wait to be fetched, in GiB.",
     )
     request_kib: int = Field(default=256, ge=1, le=65536, description="Largest body of a call of the management API.")
 

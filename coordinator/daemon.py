@@ -24,13 +24,14 @@ from coordinator.registry import Registry
 from coordinator.scheduler import Scheduler
 from coordinator.seeing import Seeing, task_logs
 from coordinator.tasks import Tasks
+from federation.callers import Callers
+from federation.errors import RefusedError
 from federation.hub import Hub
 from federation.node import Node
 from federation.server import FederationServer, listen
 from federation.wire import PREFIX as FEDERATION
 from trust import tls
 from trust.errors import TrustError
-from trust.identity import TrustStore
 
 log = structlog.get_logger()
 
@@ -60,7 +61,13 @@ async def serving(config: Config) -> AsyncIterator[list[str]]:
         log.info("database ready", revision=now, before=before)
         engine = db.connect(config.database_url)
         stack.callback(engine.dispose)
-        hub = Hub(engine, data / "blobs")
+        limits = config.limits
+        hub = Hub(
+            engine,
+            data / "blobs",
+            max_blob_bytes=limits.blob_gib << 30,
+            quota_bytes=limits.blobs_gib_per_member << 30,
+        )
         stack.push_async_callback(hub.close)
         tasks, contacts = Tasks(hub.database), Contacts(hub.database)
         registry = Registry(hub.database, data / "models")
@@ -79,11 +86,12 @@ async def serving(config: Config) -> AsyncIterator[list[str]]:
         addresses = []
         for one in config.listens:
             identity, trust = identities[one.suite]
+            callers = Callers(trust, one.proxy)
             app = web.Application(
-                middlewares=[seeing.count, _noting(contacts, trust)], client_max_size=config.limits.request_kib * 1024
+                middlewares=[seeing.count, _noting(contacts, callers)], client_max_size=config.limits.request_kib * 1024
             )
             app.router.add_get("/metrics", seeing.guarded(trust))
-            FederationServer(identity, trust, hub).add_routes(app)
+            FederationServer(identity, callers, hub).add_routes(app)
             app.add_subapp(PREFIX, http.application(services, trust))
             addresses.append(await _listen(stack, app, one, tls.server_context(identity, trust)))
         if config.metrics.listen is not None:
@@ -107,14 +115,14 @@ async def _listen(stack: AsyncExitStack, app: web.Application, address: Listen, 
     return f"https://{host}:{runner.addresses[0][1]}"
 
 
-def _noting(contacts: Contacts, trust: TrustStore) -> Middleware:
+def _noting(contacts: Contacts, callers: Callers) -> Middleware:
     """Every call of a member is a contact: it enrols a new one, and shows the operator when each was last there."""
 
     @web.middleware
     async def note(request: web.Request, handler: Handler) -> web.StreamResponse:
         if request.path.startswith(FEDERATION):
-            with suppress(TrustError):  # the handler refuses it
-                caller = tls.peer(request.transport, trust)
+            with suppress(TrustError, RefusedError):  # the handler refuses it
+                caller = callers.peer(request)
                 if caller.role == "gateway":
                     await contacts.seen(caller)
         return await handler(request)
