@@ -4,11 +4,11 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PACKAGES := cli common connectors coordinator federation gateway models privacy tools trust
 DEBIAN := mariadb-server postgresql libmodbus-dev gcc nodejs npm iproute2 nftables openssl libgcrypt20 \
-          mosquitto nginx-light tinyproxy dpkg-dev systemd
+          mosquitto nginx-light tinyproxy dpkg-dev python3-venv shellcheck systemd
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup servers demo test check check-static format
+.PHONY: help setup servers demo deb test check check-static format
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -25,6 +25,9 @@ servers: ## install the foreign servers that tests talk to (as root; otherwise s
 
 demo: setup ## the main job on loopback: machines, two layers of learning, predictions (ARGS="--once --out DIR")
 	$(BIN)/fedfab demo $(ARGS)
+
+deb: ## dist/fedfab_VERSION_ARCHITECTURE.deb with all wheels, for a plant without a network
+	deploy/deb/build dist
 
 test: setup servers ## every test, the real processes and foreign servers included
 	$(BIN)/pytest -n 2 $(ARGS)

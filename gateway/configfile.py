@@ -7,6 +7,7 @@ environment are put in when all are read (`common.environment`).
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -50,14 +51,17 @@ def files_of(path: Path) -> tuple[Path, ...]:
     return (path, *sorted((path.parent / "conf.d").glob("*.toml")))
 
 
-def write_sample(folder: Path) -> Path:
-    """Write the sample configuration into a folder that has none. Raises ConfigError."""
+def write_sample(folder: Path, data_dir: Path | None = None) -> Path:
+    """Write the sample configuration, with its data in ``data_dir``, into a folder that has none. Raises ConfigError."""
     file = folder / "gateway.toml"
     if file.exists():
         hint = "choose another folder, or edit that file"
         raise ConfigError("FF-CONFIG-004", f"{file} exists and is left as it is", hint=hint)
     (folder / "conf.d").mkdir(parents=True, exist_ok=True)
-    write_atomic(file, (files("gateway") / "sample.toml").read_bytes())
+    sample = (files("gateway") / "sample.toml").read_text()
+    if data_dir is not None:
+        sample = sample.replace('data_dir = "data"', f"data_dir = {json.dumps(str(data_dir))}", 1)
+    write_atomic(file, sample.encode())
     return file
 
 

@@ -46,6 +46,11 @@ def test_the_sample_is_right(tmp_path: Path) -> None:
     assert [end.name for end in config.ends_of("spindles")] == ["spindle-1"]
 
 
+def test_init_puts_the_data_where_it_is_told(tmp_path: Path) -> None:
+    where = tmp_path / 'odd "name"'
+    assert load(write_sample(tmp_path / "new", where)).gateway.data_dir == where
+
+
 def test_init_overwrites_nothing(tmp_path: Path) -> None:
     write_sample(tmp_path)
     with pytest.raises(ConfigError, match="FF-CONFIG-004"):
