@@ -19,7 +19,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.chaos.faults import Storm
+from tests.chaos.faults import KILLS, LINES, PAUSES, Storm
 from tests.chaos.works import GATEWAYS, Training, Works, spec, until
 
 HERE = Path(__file__).parent
@@ -82,20 +82,28 @@ async def measure(folder: Path, faults: int, seed: int, pause_s: tuple[float, fl
     async with works.running() as client:
         calm = [await works.train(client, spec(seed=number)) for number in range(SEEDS)]
         digests = [await one.digest() for one in calm]
-        storm = Storm(works, seed)
+        storms = [
+            Storm(works, seed, KILLS + PAUSES),
+            Storm(works, seed + 1, LINES),
+        ]  # a line may be down while a process dies
         over = asyncio.Event()
         delivering = asyncio.create_task(deliver(works, over))
-        raging = asyncio.create_task(storm.rage(faults, pause_s))
+        share = -(-faults // len(storms))
+        raging = asyncio.gather(*(storm.rage(share, pause_s) for storm in storms))
         while not raging.done():
             number = figures.trainings % SEEDS
             await judge(figures, await works.train(client, spec(seed=number)), calm[number], digests[number])
-            print(f"{storm.total} faults, {figures.trainings} trainings, {figures.digests_equal} equal", flush=True)
+            figures.faults = sum((storm.injected for storm in storms), Counter())
+            print(
+                f"{figures.faults.total()} faults, {figures.trainings} trainings, {figures.digests_equal} equal",
+                flush=True,
+            )
         await raging
         over.set()
         figures.readings = await delivering
         await judge(figures, await works.train(client, spec(seed=0)), calm[0], digests[0])  # as it was, after the storm
         await drained(works, figures.readings)
-    figures.faults = storm.injected
+    figures.faults = sum((storm.injected for storm in storms), Counter())
     figures.own_failures = sum(daemon.failures for daemon in works.daemons())
     for name in GATEWAYS:
         found = works.readings(name)

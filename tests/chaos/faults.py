@@ -17,10 +17,15 @@ SLOW_BYTES_PER_S = 64_000.0
 """512 kbit/s."""
 
 
+KILLS = ("kill coordinator", "kill gateway", "kill worker")
+PAUSES = ("stop coordinator", "stop gateway", "stop worker")
+LINES = ("cut line", "line down", "line silent", "line slow")
+
+
 class Storm:
     """Injects faults of the given kinds into a works; ``injected`` counts those that hit something."""
 
-    def __init__(self, works: Works, seed: int, kinds: tuple[str, ...] = ()) -> None:
+    def __init__(self, works: Works, seed: int, kinds: tuple[str, ...]) -> None:
         self.works = works
         self.injected: Counter[str] = Counter()
         self._random = random.Random(seed)
@@ -37,7 +42,7 @@ class Storm:
             "line silent": lambda: self._line("silent"),
             "line slow": lambda: self._line("slow"),
         }
-        self._faults = {kind: faults[kind] for kind in kinds or faults}
+        self._faults = {kind: faults[kind] for kind in kinds}
 
     @property
     def total(self) -> int:

@@ -7,10 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.chaos.faults import Storm
+from tests.chaos.faults import KILLS, Storm
 from tests.chaos.works import GATEWAYS, Works, spec, until
 
-KILLS = ("kill coordinator", "kill gateway", "kill worker")
 TRAININGS, FAULTS = 2, 12
 
 

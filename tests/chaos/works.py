@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import signal
 import sqlite3
 import sys
@@ -32,6 +33,8 @@ GATEWAYS = {
 }
 """Cluster, fields and ends: two clusters of different schemas."""
 T = TypeVar("T")
+_PR_SET_PDEATHSIG = 1
+_libc = ctypes.CDLL(None)
 
 RUNS, CYCLES = 6, 40
 RESTART_S = 0.2
@@ -121,7 +124,7 @@ class Daemon:
                 await self._wanted.wait()
                 with (self.folder / "log").open("ab") as log:
                     self._process = await asyncio.create_subprocess_exec(
-                        *self._command, cwd=ROOT, stderr=log, stdout=log
+                        *self._command, cwd=ROOT, stderr=log, stdout=log, preexec_fn=_end_with_us
                     )
                 self.starts += 1
                 if await self._process.wait() > 0:
@@ -342,6 +345,11 @@ async def events(client: Client, task: str) -> list[Event]:
         return [event async for event in client.events(task)]
 
     return await patient(read)
+
+
+def _end_with_us() -> None:
+    """Between fork and exec: where we are killed, the kernel ends the daemon."""
+    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _recorded(end: str, fields: tuple[str, ...]) -> list[Sample]:
