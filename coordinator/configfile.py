@@ -13,7 +13,9 @@ from coordinator.layout import LAYOUT
 
 def load_config(path: Path) -> Config:
     """The configuration, every option checked. Raises `common.tomlfile.FileError`."""
-    return tomlfile.load(path, Config, hint="`fedfab coordinator init DIR` writes a file that explains every option", layout=LAYOUT)
+    return tomlfile.load(
+        path, Config, hint="`fedfab coordinator init DIR` writes a file that explains every option", layout=LAYOUT
+    )
 
 
 def write_sample(folder: Path) -> Path:

@@ -6,8 +6,9 @@ transaction under a lock, so that two processes started together do it once and 
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from alembic.config import Config as AlembicConfig
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
-from sqlalchemy import Connection, Engine, MetaData, Select, create_engine, event, make_url, text
+from sqlalchemy import URL, Connection, Engine, MetaData, Select, create_engine, event, make_url, text
 from sqlalchemy.exc import ArgumentError, OperationalError
 from sqlalchemy.pool import NullPool
 
@@ -45,6 +46,8 @@ async def rows(database: Database, query: Select[Any]) -> list[dict[str, Any]]:
 def migrate(url: str) -> tuple[str | None, str | None]:
     """Bring the schema to the present version; returns the revision before (None: an empty database) and after.
 
+    A SQLite file that is changed is first copied to ``NAME.REVISION.bak`` beside it; PostgreSQL has backups of its own.
+
     Raises CoordinatorError FF-COORD-011 where the database cannot be reached, -012 where a newer fedfab has migrated it.
     """
     engine = _migrating(url)
@@ -52,6 +55,8 @@ def migrate(url: str) -> tuple[str | None, str | None]:
         if connection.dialect.name == "postgresql":
             connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATION_LOCK})
         before = _revision(connection)
+        if before is not None and _known(before) != revision_needed():
+            _save(engine.url, before)
         command.upgrade(alembic_config(connection), "head")
         return before, _revision(connection)
 
@@ -62,11 +67,30 @@ def revisions(url: str) -> tuple[str | None, str | None]:
     Raises CoordinatorError FF-COORD-011 as `migrate` does.
     """
     engine = create_engine(_checked(url), poolclass=NullPool)
-    script = ScriptDirectory.from_config(alembic_config())
     if engine.dialect.name == "sqlite" and not Path(engine.url.database or "").exists():
-        return None, script.get_current_head()
+        return None, revision_needed()
     with _explained(engine), engine.connect() as connection:
-        return _revision(connection), script.get_current_head()
+        return _revision(connection), revision_needed()
+
+
+def revision_needed() -> str | None:
+    """The revision that this version works with."""
+    return ScriptDirectory.from_config(alembic_config()).get_current_head()
+
+
+def _known(revision: str) -> str:
+    """The same, where this version knows it. Raises CommandError."""
+    return ScriptDirectory.from_config(alembic_config()).get_revision(revision).revision
+
+
+def _save(url: URL, revision: str) -> None:
+    """Copy a SQLite database, whole as of its last commit."""
+    if url.get_backend_name() == "sqlite" and url.database:
+        copy = Path(f"{url.database}.{revision}.bak")
+        copy.unlink(missing_ok=True)
+        copy.touch(mode=0o600)
+        with closing(sqlite3.connect(url.database)) as source, closing(sqlite3.connect(copy)) as target:
+            source.backup(target)
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from pathlib import Path
 import structlog
 from sqlalchemy import Connection
 
-from federation import tables
+from federation import schema, tables
 from federation.backoff import Backoff
 from federation.blobs import BlobStore
 from federation.client import Link, Session
@@ -46,7 +46,7 @@ class Uplink:
         folder.mkdir(parents=True, exist_ok=True)
         engine = connect(f"sqlite:///{folder / 'outbox.db'}")
         self._claim = claim(engine)
-        tables.metadata.create_all(engine)
+        schema.make(engine)
         self.database = Database(engine)
         self.blobs = BlobStore(folder / "outbox")
         self.participants = Participants(self.database)

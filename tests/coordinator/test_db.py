@@ -77,6 +77,8 @@ def _newer(url: str) -> None:
     with pytest.raises(CoordinatorError, match=r"revision unknown to this version.*9999") as refused:
         db.migrate(url)
     assert refused.value.code == "FF-COORD-012"
+    if url.startswith("sqlite"):
+        assert list(Path(url.removeprefix("sqlite:///")).parent.glob("*.bak")) == []
 
 
 def test_migrations_and_tables_agree(sqlite: str) -> None:
@@ -93,6 +95,16 @@ def test_a_migration_that_breaks_off_leaves_nothing(sqlite: str, monkeypatch: py
 
 def test_a_database_of_a_newer_version_is_refused(sqlite: str) -> None:
     _newer(sqlite)
+
+
+def test_a_file_is_copied_before_it_is_migrated(sqlite: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, revision = db.migrate(sqlite)
+    assert list(tmp_path.glob("*.bak")) == []
+    monkeypatch.setattr(db, "revision_needed", lambda: "later")
+    db.migrate(sqlite)
+    copy = tmp_path / f"c.db.{revision}.bak"
+    assert copy.stat().st_mode & 0o777 == 0o600
+    assert _tables(f"sqlite:///{copy}") == _tables(sqlite)
 
 
 @pytest.mark.server("postgresql")
