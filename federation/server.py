@@ -5,6 +5,7 @@ Every handler asks for the caller first, and gives nothing to one who is not adm
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -20,7 +21,7 @@ from federation.callers import Callers
 from federation.errors import RefusedError
 from federation.hub import Hub
 from federation.journal import newest_met
-from federation.mailbox import Parcel, remove
+from federation.mailbox import Delivery, Parcel, remove
 from federation.wire import ACK, BLOB, LENGTH, MAX_MESSAGE_BYTES, OFFSET, PREFIX, READ_BUFFER_BYTES, VERSIONS, join
 from trust.envelope import peek
 from trust.errors import TrustError
@@ -51,6 +52,7 @@ class FederationServer:
         self._identity, self._hub = identity, hub
         self._callers = callers if isinstance(callers, Callers) else Callers(callers)
         self._limits = limits or Limits()
+        self._patience: set[asyncio.Timeout] = set()
 
     def add_routes(self, app: web.Application) -> None:
         """Offer the protocol under ``/federation/v1`` of ``app``."""
@@ -66,6 +68,7 @@ class FederationServer:
                 web.patch(f"{PREFIX}/blobs/{{blob}}", self._guarded(self._upload)),
             ]
         )
+        app.on_shutdown.append(self._end_polls)
 
     async def _hello(self, request: web.Request, caller: Peer) -> web.StreamResponse:
         offer = await _json(request)
@@ -127,12 +130,30 @@ class FederationServer:
             after, wait_s = int(request.query.get("after", "0")), float(request.query.get("wait", "0"))
         except ValueError as error:
             raise _malformed("expected numbers for after and wait") from error
-        found = await self._hub.mailbox.wait(caller.name, after, max(0.0, min(wait_s, LONGEST_WAIT_S)))
+        found = await self._waited(caller, after, max(0.0, min(wait_s, LONGEST_WAIT_S)))
         if not found:
             return web.Response(status=204)
         for one in found:
             self._hub.meter.message_sent(caller.name, len(one.sealed))
         return web.Response(body=join(found), content_type="application/octet-stream")
+
+    async def _waited(self, caller: Peer, after: int, seconds: float) -> list[Delivery]:
+        """`Mailbox.wait`, cut short when the listener closes: who stops need not sit out the patience of all members."""
+        patience = asyncio.timeout(None)
+        self._patience.add(patience)
+        try:
+            async with patience:
+                return await self._hub.mailbox.wait(caller.name, after, seconds)
+        except TimeoutError:
+            return []
+        finally:
+            self._patience.discard(patience)
+
+    async def _end_polls(self, app: web.Application) -> None:
+        now = asyncio.get_running_loop().time()
+        for patience in self._patience:
+            if patience.when() is None:
+                patience.reschedule(now)
 
     async def _withdraw(self, request: web.Request, caller: Peer) -> web.StreamResponse:
         await self._hub.mailbox.withdraw(caller.name, [request.match_info["id"]])
