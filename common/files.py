@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 _ZEROS_BYTES = 1 << 20
@@ -30,6 +33,18 @@ def write_atomic(path: Path, data: bytes, *, mode: int = 0o644, owner: tuple[int
         Path(temporary).unlink(missing_ok=True)
         raise
     sync_directory(path.parent)
+
+
+@contextmanager
+def claimed(path: Path) -> Iterator[None]:
+    """Hold ``path`` as a lock that one process at a time can have; it is free again when that process ends, however it ends.
+
+    Raises BlockingIOError where another has it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("ab") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
 
 
 def erase(path: Path) -> None:

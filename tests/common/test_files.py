@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from common.files import erase, write_atomic
+from common.files import claimed, erase, write_atomic
 
 
 def test_replaces_the_whole_file_with_the_mode_asked(tmp_path: Path) -> None:
@@ -47,3 +49,20 @@ def test_what_is_erased_was_overwritten(tmp_path: Path) -> None:
     assert [set(file.read()) for file in opened] == [{0}, {0}]
     assert kept.read_bytes() == b"not inside"
     erase(folder)
+
+
+def test_a_claim_is_for_one_at_a_time_and_ends_with_its_owner(tmp_path: Path) -> None:
+    lock = tmp_path / "task.lock"
+    lines = (
+        "import sys, time, pathlib",
+        "from common.files import claimed",
+        "with claimed(pathlib.Path(sys.argv[1])): print(flush=True); time.sleep(60)",
+    )
+    with subprocess.Popen([sys.executable, "-c", "\n".join(lines), str(lock)], stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        with pytest.raises(BlockingIOError), claimed(lock):
+            pass
+        other.kill()
+    with claimed(lock), pytest.raises(BlockingIOError), claimed(lock):
+        pass

@@ -13,6 +13,7 @@ from urllib.request import urlopen
 
 import pytest
 
+from common.files import claimed
 from gateway.store import Store
 from tests.conftest import free_port
 from tests.gateway.running import Daemon
@@ -117,3 +118,13 @@ def test_a_port_that_is_taken_is_said_in_one_sentence(tmp_path: Path) -> None:
     assert f"FF-INFER-011: cannot listen on 127.0.0.1:{daemon.port}" in " ".join(refused.stderr.split())
     assert "Traceback" not in refused.stderr
     daemon.kill()
+
+
+@pytest.mark.e2e
+@pytest.mark.clause("9.4.3l")
+def test_one_task_is_trained_by_one_command_at_a_time(daemon: Daemon) -> None:
+    (daemon.folder / "task.toml").write_text(TASK)
+    with claimed(daemon.folder / "data" / "checkpoints" / "local-wear.lock"):
+        second = daemon.command("train", str(daemon.folder / "task.toml"))
+    assert second.returncode == 2
+    assert 'FF-PROGRAM-006: task "wear" is being trained' in " ".join(second.stderr.split())
