@@ -8,7 +8,7 @@ DEBIAN := mariadb-server postgresql libmodbus-dev gcc nodejs npm iproute2 nftabl
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup servers demo deb test check check-static format
+.PHONY: help setup servers demo deb docs test check check-static format
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -28,6 +28,9 @@ demo: setup ## the main job on loopback: machines, two layers of learning, predi
 
 deb: ## dist/fedfab_VERSION_ARCHITECTURE.deb with all wheels, for a plant without a network
 	deploy/deb/build dist
+
+docs: setup ## write the pages of reference anew: commands, options of configurations
+	$(BIN)/python -m tools.reference
 
 test: setup servers ## every test, the real processes and foreign servers included
 	$(BIN)/pytest -n 2 $(ARGS)

@@ -30,7 +30,8 @@ DAY_S = 86_400
 def init(
     folder: Annotated[Path, typer.Argument(help="Where to write gateway.toml and conf.d/.")],
     data_dir: Annotated[
-        Path | None, typer.Option(help="Where its data will lie; default: the folder data beside it.", show_default=False)
+        Path | None,
+        typer.Option(help="Where its data will lie; default: the folder data beside it.", show_default=False),
     ] = None,
 ) -> None:
     """Write a commented configuration to start from; it passes `check` as it is."""
@@ -76,7 +77,7 @@ def rebuild(config: ConfigFile = DEFAULT_CONFIG) -> None:
     loaded = load(config)
     with Store.open(loaded.gateway.store) as store:
         done = preparation.rebuild(loaded, store)
-        rows = store.counts()["features"]
+        rows, damaged = store.counts()["features"], done.damaged
     table = Table("end", "field", "samples", "rejected", title="features made again")
     for end, fields in done.counts().items():
         for name, counts in fields.items():
@@ -86,8 +87,8 @@ def rebuild(config: ConfigFile = DEFAULT_CONFIG) -> None:
     console.print(table)
     for end in done.counts():
         console.print(f"{end}: {rows.get(end, 0)} rows", highlight=False)
-    if done.damaged:
-        console.print(f"[bold red]{done.damaged} raw blocks are damaged and in no row[/]: FF-STORE-003")
+    if damaged:
+        console.print(f"[bold red]{damaged} raw blocks are damaged and in no row[/]: FF-STORE-003")
         raise typer.Exit(1)
 
 
@@ -100,12 +101,13 @@ app.add_typer(edge.model, name="model", help="The models of this gateway: list, 
 
 @config_app.command()
 def docs(
-    sources: Annotated[bool, typer.Option(help="Explain the sections of every type of source too.")] = True,
+    sections: Annotated[bool, typer.Option(help="Explain the sections that every gateway has.")] = True,
+    sources: Annotated[bool, typer.Option(help="Explain the sections of every type of source.")] = True,
 ) -> None:
     """Every option: what it takes, its default, its meaning (Markdown)."""
     from gateway.configdocs import markdown
 
-    typer.echo(markdown(sources=sources))
+    typer.echo(markdown(sections=sections, sources=sources))
 
 
 @config_app.command()

@@ -29,11 +29,11 @@ def schema() -> dict[str, Any]:
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **top, "$defs": document["$defs"]}
 
 
-def markdown(*, sources: bool = True) -> str:
-    """A table for each section, with every option, what it takes, its default and its meaning."""
+def markdown(*, sections: bool = True, sources: bool = True) -> str:
+    """A table for each section, and for each type of source, with every option, what it takes, its default and its meaning."""
     document = schema()
     types = document["properties"].pop("source")["items"]["oneOf"]
-    parts = [optiondocs.markdown(document)]
+    parts = [optiondocs.markdown(document)] if sections else []
     for choice in types if sources else ():
         kind = choice["properties"]["type"]["const"]
         parts += optiondocs.sections(document, choice["allOf"][0], f"[[source]]` of type `{kind}", "source.")
