@@ -56,7 +56,7 @@ def report(round_: int, loss: float) -> RoundReport:
 
 async def scraped(folder: Path, accept: str = "") -> bytes:
     """A gateway on which something has happened."""
-    async with gateway(folder) as whole:
+    async with gateway(folder, metrics={"tag_old_after_s": 0}) as whole:
         (source,) = whole.runtime.sources
         whole.runtime.tags[source].note(_block())
         whole.programs.history.note("t1", "machines", report(1, 0.5))
