@@ -63,7 +63,7 @@ class Link:
                 hint="learning needs mutual TLS: correct `url` in the section [coordinator]",
             )
         self._peer = self._base.host or ""
-        self._proxy, self._login = _proxy(self._route)
+        self._proxy, self._login = _proxy(self._route), _login(self._route)
         self._polls, self._pieces = Polls(self._route.poll_s), Pieces(self._route.piece_bytes)
         self._http: aiohttp.ClientSession | None = None
 
@@ -81,7 +81,6 @@ class Link:
             auto_decompress=False,
             trust_env=False,  # the configuration alone says where the way leads
             proxy=self._proxy,
-            proxy_auth=self._login,
             timeout=_timeout(route, 0.0),
         )
         return self
@@ -253,7 +252,7 @@ class Link:
         if self._http is None:
             raise RuntimeError("a link is used inside `async with`")
         try:
-            async with self._http.request(method, self._base / path, **options) as response:
+            async with self._http.request(method, self._base / path, proxy_headers=self._login, **options) as response:
                 if response.status >= 400:
                     raise _failure(response.status, await response.read())
                 yield response
@@ -275,9 +274,9 @@ class Link:
         )
 
 
-def _proxy(route: Route) -> tuple[URL | None, aiohttp.BasicAuth | None]:
+def _proxy(route: Route) -> URL | None:
     if route.proxy is None:
-        return None, None
+        return None
     url = URL(route.proxy)
     if url.scheme != "http" or not url.host or url.password is not None:
         raise FederationError(
@@ -285,8 +284,14 @@ def _proxy(route: Route) -> tuple[URL | None, aiohttp.BasicAuth | None]:
             "expected a proxy like http://user@proxy.example:3128, without a password, got another address",
             hint="correct `proxy` in the section [coordinator]; its password stands in `proxy_password`",
         )
-    login = aiohttp.BasicAuth(url.user, route.proxy_password or "", "utf-8") if url.user else None
-    return url.with_user(None), login
+    return url.with_user(None)
+
+
+def _login(route: Route) -> dict[str, str] | None:
+    user = URL(route.proxy).user if route.proxy is not None else None
+    if user is None:
+        return None
+    return {"Proxy-Authorization": aiohttp.encode_basic_auth(user, route.proxy_password or "")}
 
 
 def _timeout(route: Route, wait_s: float) -> aiohttp.ClientTimeout:

@@ -15,6 +15,7 @@ from federation.client import Link
 from federation.database import connect
 from federation.hub import Hub
 from federation.node import Node
+from federation.route import Route
 from federation.server import FederationServer, Limits, listen
 from tests.conftest import free_port
 from trust import pki, tls
@@ -33,6 +34,8 @@ def ca(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in MEMBERS:
         pki.issue(folder, pki.Request(name, "gateway", "Test Works"))
     pki.issue(folder, pki.Request("operator", "operator", "Test Works"))
+    for name in ("edge-proxy", "other-proxy"):
+        pki.issue(folder, pki.Request(name, "proxy", "Test Works", ["localhost", "127.0.0.1"]))
     return folder
 
 
@@ -51,6 +54,8 @@ class World:
     folder: Path
     hub: Hub
     ports: dict[SuiteName, int]
+    closing: AsyncExitStack
+    """What is to be closed with it."""
 
     def identity(self, name: str, suite: SuiteName) -> tuple[Identity, TrustStore]:
         """Key, certificate and trust store of one participant."""
@@ -76,10 +81,10 @@ class World:
             while not set(names) <= set(self.hub.participants):  # noqa: ASYNC110 — nothing in the product waits for it
                 await asyncio.sleep(0.01)
 
-    def link(self, name: str, suite: SuiteName = "intl", port: int | None = None) -> Link:
+    def link(self, name: str, suite: SuiteName = "intl", port: int | None = None, route: Route | None = None) -> Link:
         """The bare calls of the protocol in the name of one participant."""
         url = self.url(suite) if port is None else f"https://127.0.0.1:{port}"
-        return Link(*self.identity(name, suite), url)
+        return Link(*self.identity(name, suite), url, route)
 
 
 @asynccontextmanager
@@ -89,8 +94,8 @@ async def aggregating(
     """An aggregator with its blobs in ``folder``, and its database too where no URL is given, listening in both suites."""
     engine = connect(database or f"sqlite:///{folder / 'hub.db'}")
     hub = Hub.create(engine, folder / "blobs")
-    world = World(ca, folder, hub, {})
     async with AsyncExitStack() as stack:
+        world = World(ca, folder, hub, {}, stack)
         stack.push_async_callback(hub.close)
         for suite in pki.SUITES:
             app = web.Application()

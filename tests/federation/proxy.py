@@ -8,14 +8,30 @@ from typing import Self
 
 
 class Proxy:
-    """Listens on a free loopback port and passes all bytes on. ``cuts`` are the bytes after which the next lines break."""
+    """Listens on a free loopback port and passes all bytes on. ``cuts`` are the bytes after which the next lines break.
 
-    def __init__(self, target: int, cuts: list[int] | None = None) -> None:
-        self._target = target
+    A line silent for ``idle_s`` is cut. While ``frozen``, or once ``freeze_after`` further bytes have passed, all lines stay open and
+    nothing passes.
+    """
+
+    def __init__(self, target: int, cuts: list[int] | None = None, idle_s: float | None = None) -> None:
+        self._target, self._idle_s = target, idle_s
+        self.idle_cuts = 0
+        self.freeze_after: int | None = None
+        self._moving = asyncio.Event()
+        self._moving.set()
         self.cuts = cuts or []
         self.cut = 0
         self.passed = bytearray()
         self._writers: set[asyncio.StreamWriter] = set()
+
+    @property
+    def frozen(self) -> bool:
+        return not self._moving.is_set()
+
+    @frozen.setter
+    def frozen(self, frozen: bool) -> None:
+        (self._moving.clear if frozen else self._moving.set)()
 
     @property
     def port(self) -> int:
@@ -42,7 +58,12 @@ class Proxy:
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, other: asyncio.StreamWriter
     ) -> None:
         try:
-            while data := await reader.read(1 << 16):
+            while data := await asyncio.wait_for(reader.read(1 << 16), self._idle_s):
+                if self.freeze_after is not None:
+                    self.freeze_after -= len(data)
+                    if self.freeze_after <= 0:
+                        self.freeze_after, self.frozen = None, True
+                await self._moving.wait()
                 self.passed += data
                 if self.cuts:
                     self.cuts[0] -= len(data)
@@ -54,6 +75,11 @@ class Proxy:
                         return
                 writer.write(data)
                 await writer.drain()
+        except (
+            TimeoutError
+        ):  # silent in this direction; where nothing came from the other side either, both have waited as long
+            self.idle_cuts += 1
+            other.transport.abort()
         except OSError:
             return
         finally:

@@ -10,7 +10,7 @@ import asyncio
 import contextvars
 import selectors
 import ssl
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, asynccontextmanager, contextmanager
@@ -40,6 +40,9 @@ from federation.uplink import Uplink
 from trust.identity import Identity, TrustStore
 
 LATENCY_S = 0.01
+CALLS = ("POST hello", "POST messages", "GET messages", "POST ack", "HEAD blobs", "PATCH blobs", "GET blobs")
+Fault = tuple[str, float]
+"""What happens to a call, and a number that says more: how much passes before a cut (of 10), how late it arrives (seconds)."""
 _process: contextvars.ContextVar[Process | None] = contextvars.ContextVar("process", default=None)
 
 
@@ -138,17 +141,18 @@ def _dead(*_: object, **__: object) -> Any:
 
 @dataclass
 class Network:
-    """Between members and the one aggregator. ``faults`` are those of the next calls, in order; None is a call that goes well."""
+    """Between members and the one aggregator. ``faults`` are those of the next calls of a kind, such as ``POST messages``, in order."""
 
     server: Process | None = None
     app: web.Application | None = None
-    faults: deque[tuple[str, float] | None] = field(default_factory=deque)
+    faults: dict[str, deque[Fault]] = field(default_factory=lambda: defaultdict(deque))
     cut_off: set[str] = field(default_factory=set)
     strays: set[asyncio.Task[Any]] = field(default_factory=set)
 
     async def call(self, caller: Caller, sent: Sent, limit_s: float) -> Answer:
         """One request and its answer, as the network has it. Raises what aiohttp raises."""
-        fault, amount = (self.faults.popleft() if self.faults else None) or ("", 0.0)
+        upcoming = self.faults[f"{sent.method} {sent.url.parts[3]}"]
+        fault, amount = upcoming.popleft() if upcoming else ("", 0.0)
         await asyncio.sleep(LATENCY_S)
         if fault == "request lost" or caller.name in self.cut_off:
             await asyncio.sleep(1.0)

@@ -29,7 +29,7 @@ from federation.route import Route
 from models.learner import Params
 from models.spec import RoundsSpec, TaskSpec
 from tests.federation.learners import Line
-from tests.federation.simulation import Loop, Network, Process, aggregator, member, simulated
+from tests.federation.simulation import CALLS, Fault, Loop, Network, Process, aggregator, member, simulated
 from trust.identity import Identity, TrustStore
 
 MEMBERS = ("gateway-a", "gateway-b")
@@ -41,7 +41,6 @@ SIZES = {"small": 0, "blob": 40_000, "huge": 0}
 """float32 numbers that go with a note; a huge one has control data too large for a message."""
 
 faults = st.one_of(
-    st.none(),
     st.tuples(st.sampled_from(["request lost", "answer lost"]), st.just(0.0)),
     st.tuples(st.just("cut"), st.floats(0.0, 10.0)),
     st.tuples(st.sampled_from(["late", "repeated"]), st.sampled_from([0.02, 0.3, 5.0, 400.0])),
@@ -76,9 +75,9 @@ class Federation(RuleBasedStateMachine):
             self.start(name)
         self.loop.spend(1.0)
 
-    @rule(upcoming=st.lists(faults, min_size=1, max_size=8))
-    def network_misbehaves(self, upcoming: list[tuple[str, float] | None]) -> None:
-        self.network.faults.extend(upcoming)
+    @rule(call=st.sampled_from(CALLS), upcoming=st.lists(faults, min_size=1, max_size=3))
+    def network_misbehaves(self, call: str, upcoming: list[Fault]) -> None:
+        self.network.faults[call].extend(upcoming)
 
     @rule(seconds=st.sampled_from([0.005, 0.05, 1.0, 10.0, 100.0]))
     def time_passes(self, seconds: float) -> None:

@@ -190,7 +190,8 @@ async def test_blobs_go_on_where_the_line_was_cut(world: World, stored: tuple[Bl
         with pytest.raises(UnreachableError):
             await link.upload(blobs, name, resume=False)
         async with asyncio.timeout(20):
-            while not (arrived := world.hub.blobs.size(name)):  # what had come is still being written when we see the cut
+            # what had come is still being written when we see the cut
+            while not (arrived := world.hub.blobs.size(name)):  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
         assert arrived < len(data)
         with pytest.raises(UnreachableError):
