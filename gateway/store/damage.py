@@ -4,19 +4,28 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from typing import NamedTuple
 
 import structlog
 
 from gateway.store import tally
 from gateway.store.file import File
 from gateway.store.records import Damage, Stored
-from gateway.store.tally import Amounts, LayerName
+from gateway.store.tally import LayerName
 
 log = structlog.get_logger(__name__)
 
 _KEPT = 64_000_000  # bytes of damaged blocks kept for a look at them; of later ones only the count
-_TABLE = {"raw": "raw", "features": "feature"}
+TABLE: Mapping[LayerName, str] = {"raw": "raw", "features": "feature", "results": "result"}
+
+
+class Lost(NamedTuple):
+    """A damaged block: its number, how many entries it held, what is left of it."""
+
+    number: int
+    entries: int
+    data: bytes
 
 
 class Finder:
@@ -35,50 +44,40 @@ class Finder:
             problem = stored.problem() or _foreign(name, stored)
             if problem is None:
                 kept.append(stored)
-            elif self._file.read_only:
-                self._skip(layer, stored, problem)
             else:
-                self.set_aside(layer, name, stored, problem)
+                self.set_aside(layer, name, Lost(stored.number, stored.count, stored.data), problem)
         return kept
 
-    def set_aside(self, layer: LayerName, name: str, stored: Stored, problem: str) -> None:
-        """Move one block out of its layer, unless that was done before."""
+    def set_aside(self, layer: LayerName, name: str, block: Lost, problem: str) -> None:
+        """Move one block out of its layer, unless that was done before. A store that only reads leaves it, and says so once."""
+        number, entries, data = block
+        told = {"code": "FF-STORE-003", "layer": layer, "of": name, "block": number, "problem": problem}
+        if self._file.read_only:
+            if (layer, number) not in self.skipped:
+                self.skipped.add((layer, number))
+                log.warning("damaged block left out", **told)
+            return
+        entries = entries if isinstance(entries, int) else 0  # a damaged row may hold anything
 
         def work(db: sqlite3.Connection) -> bool:
-            if not db.execute(f"DELETE FROM {_TABLE[layer]} WHERE id = ?", (stored.number,)).rowcount:  # noqa: S608
+            if not db.execute(f"DELETE FROM {TABLE[layer]} WHERE id = ?", (number,)).rowcount:  # noqa: S608
                 return False
             (kept,) = db.execute("SELECT coalesce(sum(length(data)), 0) FROM damaged").fetchone()
-            data = stored.data if kept < _KEPT else None
-            count = stored.count if isinstance(stored.count, int) else 0
+            row = (layer, name, number, entries, problem, self._now(), data if kept < _KEPT else None)
             db.execute(
                 "INSERT INTO damaged (layer, name, block, entries, reason, found, data) VALUES (?, ?, ?, ?, ?, ?, ?)",
-                (layer, name, stored.number, count, problem, self._now(), data),
+                row,
             )
-            tally.change(db, layer, name, Amounts(1, count, len(stored.data)).damaged())
+            tally.damaged(db, layer, name, entries)
             return True
 
         if self._file.write(work):
-            log.error(
-                "damaged block set aside",
-                code="FF-STORE-003",
-                layer=layer,
-                of=name,
-                block=stored.number,
-                entries=stored.count,
-                problem=problem,
-            )
+            log.error("damaged block set aside", entries=entries, **told)
 
     def found(self) -> list[Damage]:
         """All blocks that were ever set aside, oldest first."""
         query = "SELECT layer, name, block, entries, reason, found FROM damaged ORDER BY id"
         return [Damage(*row) for row in self._file.read(lambda db: db.execute(query).fetchall())]
-
-    def _skip(self, layer: LayerName, stored: Stored, problem: str) -> None:
-        if (layer, stored.number) not in self.skipped:
-            self.skipped.add((layer, stored.number))
-            log.warning(
-                "damaged block left out", code="FF-STORE-003", layer=layer, block=stored.number, problem=problem
-            )
 
 
 def _foreign(name: str, stored: Stored) -> str | None:

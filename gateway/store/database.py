@@ -29,7 +29,7 @@ CREATE TABLE feature (
 CREATE INDEX feature_time ON feature (end_id, first, count);
 CREATE TABLE result (
     id INTEGER PRIMARY KEY AUTOINCREMENT, time INTEGER NOT NULL, model TEXT NOT NULL, version TEXT NOT NULL,
-    end_name TEXT NOT NULL, inputs TEXT NOT NULL, outputs TEXT NOT NULL);
+    end_name TEXT NOT NULL, inputs TEXT NOT NULL, outputs TEXT NOT NULL, crc INTEGER NOT NULL);
 CREATE INDEX result_time ON result (time);
 CREATE TABLE tally (layer TEXT NOT NULL, name TEXT NOT NULL, amounts TEXT NOT NULL, crc INTEGER NOT NULL,
     PRIMARY KEY (layer, name)) WITHOUT ROWID;
@@ -38,6 +38,7 @@ CREATE TABLE damaged (
     reason TEXT NOT NULL, found INTEGER NOT NULL, data BLOB);
 """
 
+_BAD_TEXT = ("Could not decode to UTF-8", "no such table", "no such column", "malformed")
 _BAD_FILE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
@@ -106,7 +107,7 @@ def reported(path: Path) -> Iterator[None]:
     try:
         yield
     except sqlite3.Error as error:
-        if getattr(error, "sqlite_errorcode", 0) & 0xFF in _BAD_FILE:
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF in _BAD_FILE or any(each in str(error) for each in _BAD_TEXT):
             raise CorruptStoreError("FF-STORE-008", f"{path}: {error}") from error
         raise StoreError(
             "FF-STORE-006", f"{path}: {error}", hint="check free space, permissions and the disk"

@@ -82,6 +82,15 @@ class File:
 
         return self._mended(alone)
 
+    def renew(self, reason: str, before: int | None = None) -> None:
+        """Set the file aside and go on with a new one; not if that has happened since ``renewed`` was ``before``."""
+        with self._writing, self._reading:
+            if before is None or self.renewed == before:
+                self._disconnect()
+                renewal.salvage(self.path, reason)
+                self._connect()
+                self.renewed += 1
+
     def _transaction(self, work: Work[T], durable: bool) -> T:
         with self._writing, reported(self.path):
             db = self._writer()
@@ -122,12 +131,7 @@ class File:
         except CorruptStoreError as damage:
             if self.read_only:
                 raise
-            with self._writing, self._reading:
-                if self.renewed == before:  # else another thread has mended it meanwhile
-                    self._disconnect()
-                    renewal.salvage(self.path, str(damage))
-                    self._connect()
-                    self.renewed += 1
+            self.renew(str(damage), before)
         return attempt()
 
     def _connect(self) -> None:

@@ -108,7 +108,7 @@ def _from_1(db: sqlite3.Connection, path: Path) -> None:
             feature = (number, end_id, now, 0, first, last, count, zlib.crc32(named), named)
             db.execute("INSERT INTO feature VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", feature)
         for result in old.execute("SELECT id, time, model, version, end_name, inputs, outputs FROM result ORDER BY id"):
-            db.execute("INSERT INTO result VALUES (?, ?, ?, ?, ?, ?, ?)", result)
+            db.execute("INSERT INTO result VALUES (?, ?, ?, ?, ?, ?, ?, ?)", (*result, guard(*result[1:])))
         for table, last in old.execute("SELECT name, seq FROM sqlite_sequence"):
             tally.number_from(db, table, last)
         tally.count_all(db)

@@ -6,53 +6,49 @@ import json
 import sqlite3
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-
-import orjson
+from itertools import islice
+from typing import Any
 
 from gateway.store import tally
+from gateway.store.damage import Finder
 from gateway.store.file import File
 from gateway.store.records import Result
-from gateway.store.tally import Amounts
+from gateway.store.tally import Amounts, guard
 
-_COLUMNS = "time, model, version, end_name, inputs, outputs"
+_PAGE = 1000
+
+_COLUMNS = "time, model, version, end_name, inputs, outputs, crc"
 
 
 class ResultLayer:
     """Methods may be called from any thread; all raise StoreError."""
 
-    def __init__(self, file: File) -> None:
+    def __init__(self, file: File, finder: Finder) -> None:
         self._file = file
+        self._finder = finder
 
     def append(self, results: Sequence[Result]) -> None:
-        """Keep predictions that were given; numpy arrays among the outputs become lists.
-
-        As one statement over one JSON text: row by row, each row would take the interpreter from whoever answers requests meanwhile.
-        """
-        rows = [(r.time, r.model, r.version, r.end, r.inputs, _text(r.outputs)) for r in results]
-        sizes: dict[str, list[int]] = defaultdict(list)
-        for _, model, _, _, inputs, outputs in rows:
-            sizes[model].append(len(inputs) + len(outputs))
-        batch = orjson.dumps(rows).decode()
-        columns = ", ".join(f"value ->> {number}" for number in range(6))
+        """Keep predictions that were given."""
+        columns = [(r.time, r.model, r.version, r.end, r.inputs, json.dumps(r.outputs)) for r in results]
+        rows = [(*each, guard(*each)) for each in columns]
+        changes: dict[str, Amounts] = defaultdict(Amounts)
+        for _, model, _, _, inputs, outputs in columns:
+            changes[model] = changes[model].plus(Amounts(1, 1, len(inputs) + len(outputs)))
 
         def work(db: sqlite3.Connection) -> None:
-            db.execute(f"INSERT INTO result ({_COLUMNS}) SELECT {columns} FROM json_each(?)", (batch,))  # noqa: S608
-            for model, each in sizes.items():
-                tally.change(db, "results", model, Amounts(len(each), len(each), sum(each)))
+            db.executemany(f"INSERT INTO result ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)", rows)  # noqa: S608
+            for model, change in changes.items():
+                tally.change(db, "results", model, change)
 
         self._file.write(work)
 
     def since(self, time: int, end: str | None, limit: int) -> list[Result]:
         """Predictions given since a time, oldest first."""
-        query = (
-            f"SELECT {_COLUMNS} FROM result WHERE time >= ? AND (? IS NULL OR end_name = ?) ORDER BY time, id LIMIT ?"  # noqa: S608
-        )
-        return [
-            _result(row) for row in self._file.read(lambda db: db.execute(query, (time, end, end, limit)).fetchall())
-        ]
+        pages = self.pages(time, 2**63 - 1, end, min(limit, _PAGE))
+        return list(islice((result for page in pages for result in page), limit))
 
-    def pages(self, since: int, until: int, end: str | None, rows: int) -> Iterator[list[Result]]:
-        """Predictions with ``since <= time < until``, oldest first, so many at a time."""
+    def pages(self, since: int, until: int, end: str | None, rows: int = _PAGE) -> Iterator[list[Result]]:
+        """Predictions with ``since <= time < until``, oldest first, so many at a time. Damaged ones are left out and set aside."""
         query = (
             f"SELECT id, {_COLUMNS} FROM result WHERE (time, id) > (?, ?) AND time < ?"  # noqa: S608
             " AND (? IS NULL OR end_name = ?) ORDER BY time, id LIMIT ?"
@@ -63,8 +59,16 @@ class ResultLayer:
             page = self._file.read(lambda db, parameters=parameters: db.execute(query, parameters).fetchall())  # type: ignore[misc]
             if not page:
                 return
-            yield [_result(row[1:]) for row in page]
+            yield [_result(row[1:]) for row in page if self._sound(row)]
             after = page[-1][1], page[-1][0]
+
+    def verify(self) -> list[str]:
+        """Look at every row; gives what is wrong with each damaged one."""
+        query, after, wrong = f"SELECT id, {_COLUMNS} FROM result WHERE id > ? ORDER BY id LIMIT ?", 0, []  # noqa: S608
+        while page := self._file.read(lambda db, after=after: db.execute(query, (after, _PAGE)).fetchall()):  # type: ignore[misc]
+            wrong += [f"result {row[0]} of {row[2]}: its checksum does not fit" for row in page if not self._sound(row)]
+            after = page[-1][0]
+        return wrong
 
     def drop(self, need: int, before: int, rows: int) -> Amounts:
         """Drop the oldest: until ``need`` bytes are free, and those given before ``before``; at most ``rows`` in one go."""
@@ -88,16 +92,21 @@ class ResultLayer:
 
         return self._file.write(work)
 
+    def _sound(self, row: tuple[Any, ...]) -> bool:
+        """Whether a row (number, then its columns) is what was written; else it is set aside."""
+        number, *columns, crc = row
+        if guard(*columns) == crc:
+            return True
+        lost = Lost(number, 1, repr(columns).encode())
+        self._finder.set_aside("results", str(columns[1]), lost, "its checksum does not fit")
+        return False
+
     def oldest(self) -> int | None:
         """When the oldest was given."""
         row = self._file.read(lambda db: db.execute("SELECT time FROM result ORDER BY id LIMIT 1").fetchone())
         return None if row is None else int(row[0])
 
 
-def _text(outputs: object) -> str:
-    return orjson.dumps(outputs, option=orjson.OPT_SERIALIZE_NUMPY).decode()
-
-
-def _result(row: tuple[int, str, str, str, str, str]) -> Result:
-    time, model, version, end, inputs, outputs = row
+def _result(row: tuple[Any, ...]) -> Result:
+    time, model, version, end, inputs, outputs, _ = row
     return Result(time, model, version, end, inputs, json.loads(outputs))

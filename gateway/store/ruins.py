@@ -67,8 +67,10 @@ class Ruins:
                     )
                     self._ends[number] = name
                     self._highest["raw"] = max(self._highest["raw"], upto)
-            case int(number), (None, int(), str(), str(), str(), str(), str(outputs)) if _is_json(outputs):
-                db.execute("INSERT OR IGNORE INTO result VALUES (?, ?, ?, ?, ?, ?, ?)", (number, *row.columns[1:]))
+            case int(number), (None, int(), str(), str(), str(), str(), str(), int(crc)) if (
+                guard(*row.columns[1:7]) == crc
+            ):
+                db.execute("INSERT OR IGNORE INTO result VALUES (?, ?, ?, ?, ?, ?, ?, ?)", (number, *row.columns[1:]))
                 self._highest["result"] = max(self._highest["result"], number)
             case None, (str(layer), str(name), str(text), int(crc)) if guard(layer, name, text) == crc:
                 self._said[layer, name] = Amounts(*json.loads(text))
@@ -117,11 +119,3 @@ class Ruins:
                 tally.put(db, layer, name, Amounts(*now[:3], *before[3:7], *damaged))
                 if lost:
                     self._lost[layer][name] = lost
-
-
-def _is_json(text: str) -> bool:
-    try:
-        json.loads(text)
-    except ValueError:
-        return False
-    return True

@@ -16,7 +16,7 @@ from connectors.contract import Sample
 from gateway.blocks import FeatureBlock
 from gateway.errors import StoreFullError
 from gateway.store import tally
-from gateway.store.damage import Finder
+from gateway.store.damage import Finder, Lost
 from gateway.store.features import FeatureLayer
 from gateway.store.file import File
 from gateway.store.raw import Encoded, RawLayer
@@ -38,7 +38,7 @@ class Store:
         self.finder = Finder(file, now)
         self.raw_layer = RawLayer(file, self.finder, now)
         self.feature_layer = FeatureLayer(file, self.finder, now)
-        self.result_layer = ResultLayer(file)
+        self.result_layer = ResultLayer(file, self.finder)
         self.full: str | None = None
         """Why no samples are taken at the moment; set by `gateway.store.upkeep`."""
 
@@ -151,10 +151,6 @@ class Store:
         """The newest ``n`` feature rows of an end, or as many as there are: none before its preparation has begun."""
         return self.feature_layer.latest(end, n)
 
-    def latest_at_hand(self, end: str, n: int) -> Rows | None:
-        """`latest` where the rows are in memory, without waiting for anything; None where they have to be read."""
-        return self.feature_layer.latest_at_hand(end, n)
-
     # result layer
 
     def append_results(self, results: Sequence[Result]) -> None:
@@ -167,7 +163,8 @@ class Store:
 
     def set_aside(self, block: RawBlock, problem: str) -> None:
         """Move a raw block out of the way that could be read, but made no sense."""
-        self.finder.set_aside("raw", block.source, block.stored, problem)
+        stored = block.stored
+        self.finder.set_aside("raw", block.source, Lost(stored.number, stored.count, stored.data), problem)
 
     # what it holds
 

@@ -50,12 +50,6 @@ class Amounts(NamedTuple):
         """The change that dropping what this holds makes."""
         return Amounts(-self.blocks, -self.entries, -self.bytes, self.blocks, self.entries, self.bytes)
 
-    def damaged(self) -> Amounts:
-        """The change that setting aside what this holds makes."""
-        return Amounts(
-            -self.blocks, -self.entries, -self.bytes, damaged_blocks=self.blocks, damaged_entries=self.entries
-        )
-
 
 def guard(*columns: object) -> int:
     """Checksum of a row of a small table."""
@@ -73,6 +67,13 @@ def change(db: sqlite3.Connection, layer: LayerName, name: str, by: Amounts) -> 
     row = db.execute("SELECT amounts, crc FROM tally WHERE layer = ? AND name = ?", (layer, name)).fetchone()
     found = Amounts() if row is None else _read(layer, name, *row)
     put(db, layer, name, found.plus(by))
+
+
+def damaged(db: sqlite3.Connection, layer: LayerName, name: str, entries: int) -> None:
+    """Count a block that was set aside just now; what is left is counted anew, since a damaged row may have said anything."""
+    said = amounts(db, layer).get(name, Amounts())
+    held = counted(db, layer, name)
+    put(db, layer, name, Amounts(*held[:3], *said[3:7], said.damaged_blocks + 1, said.damaged_entries + entries))
 
 
 def put(db: sqlite3.Connection, layer: str, name: str, amounts: Amounts) -> None:
