@@ -39,6 +39,8 @@ log = structlog.get_logger()
 
 SHOWN = 20
 """Tasks in the status."""
+KEPT = 200
+"""Ended tasks whose record is kept; the oldest go first, with whatever they left behind."""
 
 State = Literal["running", "finished", "failed", "cancelled"]
 DONE: frozenset[State] = frozenset({"finished", "cancelled"})
@@ -125,6 +127,7 @@ class Programs:
                 )
                 self._keep(record)
                 self._start(group, node, record)
+                await self._tidy()
             case "task.cancel" if meta["task"] in self._jobs:
                 job = self._jobs[meta["task"]]
                 state: State = "failed" if meta.get("resumable") else "cancelled"
@@ -136,7 +139,9 @@ class Programs:
                 if meta["task"] not in self._jobs:
                     await node.context(meta["task"]).close()  # the coordinator has all it asked for
             case "task.over":
-                if (ending := self._jobs.get(meta["task"])) is not None:  # it ended without us, or just before a crash here
+                if (
+                    ending := self._jobs.get(meta["task"])
+                ) is not None:  # it ended without us, or just before a crash here
                     self._end(self.records[meta["task"]], "finished", f"over at {message.header.sender}")
                     ending.cancel()
                     await asyncio.wait([ending])
@@ -239,6 +244,13 @@ class Programs:
         for path in (self.folder / record.task).iterdir():
             if path.name != "task.json":
                 erase(path)
+
+    async def _tidy(self) -> None:
+        """Forget tasks that ended long ago, failed ones that nobody resumed too."""
+        ended = sorted((one for one in self.records.values() if one.state != "running"), key=lambda one: one.started)
+        for record in ended[:-KEPT]:
+            del self.records[record.task]
+            await asyncio.to_thread(erase, self.folder / record.task)
 
     def _keep(self, record: Record) -> None:
         self.records[record.task] = record

@@ -176,3 +176,24 @@ async def test_an_end_without_data_is_left_out(gateway: Gateway, tmp_path: Path)
         partly = Gateway(tmp_path, pool, store)
         result = (await partly.clusters(wear.spec()).learn(partly.observe))["wear-spindles"]
     assert list(result["per_end"]) == ["spindle-1"]
+
+
+async def test_ends_of_very_different_size_weigh_what_they_hold(gateway: Gateway, tmp_path: Path) -> None:
+    """A hundred times the rows: a hundred times the weight, and the report says who took how long for what."""
+    store = tmp_path / "store.db"
+    wear.fill(store, ["spindle-1"], runs=200)
+    wear.fill(store, ["spindle-2"], runs=2)
+    async with WorkerPool(store, 1) as pool:
+        uneven = Gateway(tmp_path, pool, store)
+        results = await uneven.clusters(wear.spec(rounds=RoundsSpec(max=1))).learn(uneven.observe)
+    assert set(results["wear-spindles"]["per_end"]) == set(ENDS)
+    report = uneven.reports[0]
+    with Store.open(store, read_only=True) as opened:
+        samples = {end: int((~build(wear.spec().data, opened.features(end), end).holdout).sum()) for end in ENDS}
+    assert samples["spindle-1"] > 90 * samples["spindle-2"]
+    assert report.samples == sum(samples.values())
+    large, small = report.timing["spindle-1"], report.timing["spindle-2"]
+    assert large["compute"] > 10 * small["compute"]
+    assert large["compute"] > large["wait"]
+    assert small["wait"] > small["compute"], "it waits for its turn in the one worker"
+    assert report.slowest.startswith(("spindle-1", "spindle-2"))

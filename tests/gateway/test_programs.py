@@ -248,6 +248,37 @@ async def test_only_a_coordinator_may_start_a_task_and_only_under_a_harmless_nam
     assert not [task for task in town.at_b.records if "evil" in task]
 
 
+async def test_a_task_that_is_over_elsewhere_is_over_here(town: Town) -> None:
+    """A gateway that was away at the end, or died just behind its last answer, does not wait for rounds for ever."""
+    await town.cloud.start(spec(name="left"), "left", ["gateway-b"])
+    await until(town.at_b, "left", "running")
+    await town.cloud.node.send("gateway-b", "task.over", {"task": "left"}, task="left")
+    await until(town.at_b, "left", "finished")
+    assert town.at_b.records["left"].reason == "over at cloud"
+
+
+async def test_a_task_that_failed_keeps_its_data_until_it_is_resumed(town: Town) -> None:
+    """The rows that a task learns from are fixed by its first start, not by the last one."""
+    await town.cloud.start(spec(name="torn"), "torn", ["gateway-b"])
+    before = await RemoteLearner(town.cloud.node.context("torn"), "gateway-b").describe()
+    await town.cloud.node.send("gateway-b", "task.cancel", {"task": "torn", "resumable": True}, task="torn")
+    await until(town.at_b, "torn", "failed")
+    wear.more(town.b.store, "spindle-3", first=20, runs=2)
+    await town.cloud.start(spec(name="torn"), "torn", ["gateway-b"])
+    assert await RemoteLearner(town.cloud.node.context("torn"), "gateway-b").describe() == before
+    await town.cloud.node.send("gateway-b", "task.cancel", {"task": "torn"}, task="torn")
+    await until(town.at_b, "torn", "cancelled")
+
+
+async def test_old_tasks_are_forgotten(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.programs.KEPT", 1)
+    for task in ("old-1", "old-2", "old-3"):
+        await town.cloud.start(spec(name="q", clusters=["pumps"], layer="cluster"), task, ["gateway-b"])
+        await until(town.at_b, task, "failed")
+    assert [task for task in town.at_b.records if task.startswith("old")] == ["old-2", "old-3"]
+    assert not (town.b.folder / "checkpoints" / "old-1").exists()
+
+
 async def test_a_restarted_gateway_goes_on_with_its_task(ca: Path, tmp_path: Path) -> None:
     plant = Plant(tmp_path, "gateway-b")
     async with federation(ca, tmp_path) as (world, cloud):
