@@ -10,7 +10,7 @@ from itertools import islice
 from typing import Any
 
 from gateway.store import tally
-from gateway.store.damage import Finder
+from gateway.store.damage import Finder, Lost
 from gateway.store.file import File
 from gateway.store.records import Result
 from gateway.store.tally import Amounts, guard
