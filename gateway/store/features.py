@@ -157,6 +157,11 @@ class FeatureLayer:
         block = block if until is None else block.upto(until)
         return _labelled(recipe, block, len(block))
 
+    def latest_at_hand(self, end: str, n: int) -> Rows | None:
+        """See `Store.latest_at_hand`."""
+        found = self._tails.get(end, n)
+        return None if found is None else _labelled(*found, n)
+
     def latest(self, end: str, n: int) -> Rows:
         """See `Store.latest`. Rows asked for again come out of memory, where `append` puts the new ones."""
         found = self._tails.get(end, n)

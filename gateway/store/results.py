@@ -9,6 +9,8 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any
 
+import orjson
+
 from gateway.store import tally
 from gateway.store.damage import Finder, Lost
 from gateway.store.file import File
@@ -28,17 +30,21 @@ class ResultLayer:
         self._finder = finder
 
     def append(self, results: Sequence[Result]) -> None:
-        """Keep predictions that were given."""
-        columns = [(r.time, r.model, r.version, r.end, r.inputs, json.dumps(r.outputs)) for r in results]
-        rows = [(*each, guard(*each)) for each in columns]
-        changes: dict[str, Amounts] = defaultdict(Amounts)
-        for _, model, _, _, inputs, outputs in columns:
-            changes[model] = changes[model].plus(Amounts(1, 1, len(inputs) + len(outputs)))
+        """Keep predictions that were given; numpy arrays among the outputs become lists.
+
+        As one statement over one JSON text: row by row, each row would take the interpreter from whoever answers requests meanwhile.
+        """
+        rows = [_columns(result) for result in results]
+        sizes: dict[str, list[int]] = defaultdict(list)
+        for _, model, _, _, inputs, outputs, _ in rows:
+            sizes[model].append(len(inputs) + len(outputs))
+        batch = orjson.dumps(rows).decode()
+        columns = ", ".join(f"value ->> {number}" for number in range(7))
 
         def work(db: sqlite3.Connection) -> None:
-            db.executemany(f"INSERT INTO result ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)", rows)  # noqa: S608
-            for model, change in changes.items():
-                tally.change(db, "results", model, change)
+            db.execute(f"INSERT INTO result ({_COLUMNS}) SELECT {columns} FROM json_each(?)", (batch,))  # noqa: S608
+            for model, each in sizes.items():
+                tally.change(db, "results", model, Amounts(len(each), len(each), sum(each)))
 
         self._file.write(work)
 
@@ -105,6 +111,12 @@ class ResultLayer:
         """When the oldest was given."""
         row = self._file.read(lambda db: db.execute("SELECT time FROM result ORDER BY id LIMIT 1").fetchone())
         return None if row is None else int(row[0])
+
+
+def _columns(result: Result) -> tuple[int, str, str, str, str, str, int]:
+    outputs = orjson.dumps(result.outputs, option=orjson.OPT_SERIALIZE_NUMPY).decode()
+    columns = (result.time, result.model, result.version, result.end, result.inputs, outputs)
+    return *columns, guard(*columns)
 
 
 def _result(row: tuple[Any, ...]) -> Result:

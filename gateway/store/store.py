@@ -151,6 +151,10 @@ class Store:
         """The newest ``n`` feature rows of an end, or as many as there are: none before its preparation has begun."""
         return self.feature_layer.latest(end, n)
 
+    def latest_at_hand(self, end: str, n: int) -> Rows | None:
+        """`latest` where the rows are in memory, without waiting for anything; None where they have to be read."""
+        return self.feature_layer.latest_at_hand(end, n)
+
     # result layer
 
     def append_results(self, results: Sequence[Result]) -> None:

@@ -11,6 +11,8 @@ import zlib
 from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
+import orjson
+
 from gateway.errors import CorruptStoreError
 
 LayerName = Literal["raw", "features", "results"]
@@ -53,7 +55,7 @@ class Amounts(NamedTuple):
 
 def guard(*columns: object) -> int:
     """Checksum of a row of a small table."""
-    return zlib.crc32(json.dumps(columns).encode())
+    return zlib.crc32(orjson.dumps(columns))
 
 
 def verify(table: str, columns: Sequence[object], crc: object) -> None:
