@@ -11,6 +11,7 @@ import asyncio
 import math
 import time
 from collections import deque
+from collections.abc import Awaitable
 from concurrent.futures import Executor
 from itertools import accumulate, pairwise
 from typing import Any, NamedTuple
@@ -57,7 +58,7 @@ class Lanes:
         self.sigma = math.inf
         self._lanes: dict[str, Lane] = {}
 
-    async def run(self, served: Served, windows: NDArray[np.float32], timeout_s: float) -> Run:
+    def run(self, served: Served, windows: NDArray[np.float32], timeout_s: float) -> Awaitable[Run]:
         """The outputs for ``windows`` (n, rows, features).
 
         Raises RefusalError FF-INFER-014 when the model's queue is full, -015 when its turn did not come in time, and -007 or -016 when
@@ -67,7 +68,7 @@ class Lanes:
         lane = self._lanes.get(name)
         if lane is None:
             lane = self._lanes[name] = Lane(self, name)
-        return await lane.run(served, windows, timeout_s)
+        return lane.run(served, windows, timeout_s)
 
     def waiting(self) -> dict[str, int]:
         """Length of each model's queue."""

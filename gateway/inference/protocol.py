@@ -23,7 +23,7 @@ DATATYPES = {np.dtype(kind): name for kind, name in (("f4", "FP32"), ("f8", "FP6
 MICROSECONDS = 1e-6
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Tensor:
     """One input of a request."""
 
@@ -34,7 +34,7 @@ class Tensor:
     """A list, flat or nested in row-major order; or a memoryview of the raw bytes."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Request:
     """What a client asks for."""
 

@@ -12,8 +12,8 @@ from gateway.store import Result
 log = structlog.get_logger()
 
 QUEUE = 10_000
-LINGER_S = 0.1
-"""Others may come while the first waits: a transaction for each answer would cost more than the answer."""
+LINGER_S = 0.5
+"""Others may come while the first waits: a transaction for each answer would cost more than the answer. So much a kill -9 can lose."""
 
 
 class Recorder:
