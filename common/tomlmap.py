@@ -84,12 +84,12 @@ class _Map:
         for key in self._key():
             path = (*path, key)
             self._note(path, start)
-        key = self.token
+        last = self.token
         self._take("=")
         value = self._skip(_SPACE)
         self._value(path)
         end = value + len(self.text[value : self.at].rstrip())
-        self.pairs[path] = Pair(start, key, slice(value, end), inline)
+        self.pairs[path] = Pair(start, last, slice(value, end), inline)
 
     def _value(self, path: Path) -> None:
         if self._take("["):

@@ -22,8 +22,8 @@ class Rewrite(NamedTuple):
 
     def diff(self) -> str:
         """What changes, as a unified diff."""
-        lines = (text.splitlines(keepends=True) for text in (self.old, self.new))
-        return "".join(difflib.unified_diff(*lines, str(self.file), f"{self.file} (new)"))
+        old, new = self.old.splitlines(keepends=True), self.new.splitlines(keepends=True)
+        return "".join(difflib.unified_diff(old, new, str(self.file), f"{self.file} (new)"))
 
 
 def plan(files: Sequence[Path], layout: Layout) -> list[Rewrite]:

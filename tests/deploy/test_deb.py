@@ -117,9 +117,6 @@ def test_install_upgrade_roll_back_and_remove_without_a_network(tmp_path: Path) 
         assert kept(machine) == before
 
         machine.run("dpkg", "--purge", "fedfab")
-        assert (
-            machine.shell(
-                "ls -d /opt/fedfab /etc/fedfab /var/lib/fedfab 2>/dev/null; id fedfab 2>&1", fails=True
-            ).count("\n")
-            == 1
-        )
+        for folder in ("/opt/fedfab", "/etc/fedfab", "/var/lib/fedfab", "/var/backups/fedfab"):
+            machine.run("test", "-e", folder, fails=True)
+        machine.run("id", "fedfab", fails=True)
