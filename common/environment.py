@@ -52,7 +52,7 @@ def as_written(text: str, value: object) -> str:
     """``text`` with everything that came from the environment into ``value``, at any depth, shown as it was written."""
     for each in _within(value):
         if each:
-            text = re.sub(rf"(?<!\w){re.escape(each)}(?!\w)", lambda _, each=each: each.written, text)
+            text = re.sub(rf"(?<!\w){re.escape(each)}(?!\w)", each.written.replace("\\", r"\\"), text)
     return text
 
 

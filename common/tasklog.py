@@ -7,11 +7,13 @@ A line belongs to the task that is bound in its context (`bind`), or that it nam
 from __future__ import annotations
 
 import logging
+import os
 import re
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, BinaryIO, Literal, NamedTuple, get_args
 
 import orjson
 import structlog
@@ -76,11 +78,41 @@ class TaskLogs:
                     if least <= logging.DEBUG or number(str(parsed(line).get("level"))) >= least:
                         yield line
 
+    def follow(self, task: str, level: str = "debug", *, pause: Callable[[], None]) -> Iterator[bytes]:
+        """`lines`, and then those that come, for ever; ``pause`` is called whenever there is no more for now."""
+        least, waiting = number(level), deque(self._parts(task))
+        file: BinaryIO | None = None
+        try:
+            while True:
+                line = file.readline() if file is not None else b""
+                if line.endswith(b"\n"):
+                    if number(str(parsed(line).get("level"))) >= least:
+                        yield line
+                    continue
+                if not waiting and self._another(task, file):
+                    waiting.append(self.path(task))
+                if waiting:
+                    if file is not None:
+                        file.close()
+                    file = waiting.popleft().open("rb")
+                    continue
+                if file is not None:
+                    file.seek(-len(line), os.SEEK_CUR)  # the rest of a line that is being written
+                pause()
+        finally:
+            if file is not None:
+                file.close()
+
     def path(self, task: str) -> Path:
         """The file that is written now; also where there is none yet."""
         if not _NAME.fullmatch(task):
             raise ValueError(f"{task!r} is no name of a task")
         return self.folder / f"{task}.jsonl"
+
+    def _another(self, task: str, file: BinaryIO | None) -> bool:
+        """Whether lines now go to another file than this one."""
+        path = self.path(task)
+        return path.exists() and (file is None or os.fstat(file.fileno()).st_ino != path.stat().st_ino)
 
     def _parts(self, task: str) -> list[Path]:
         if not _NAME.fullmatch(task):

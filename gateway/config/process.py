@@ -7,8 +7,8 @@ from typing import Literal
 
 from pydantic import Field
 
+from common.options import LocalFile
 from connectors.contract import Name
-from connectors.options import LocalFile
 from gateway.config.section import Section
 
 

@@ -116,3 +116,8 @@ def test_an_unset_variable_is_told_with_file_line_and_option(tmp_path: Path) -> 
 def test_masking_leaves_parts_of_words_alone() -> None:
     value, _ = substituted({"a": "${V}"}, {"V": "at"})
     assert as_written('expected that "at" is', value) == 'expected that "${V}" is'
+
+
+def test_masking_takes_a_text_as_it_is() -> None:
+    value, _ = substituted({"a": r"${V:-\1}\g<0>"}, {"V": "x.y"})
+    assert as_written(r"got x.y\g<0>, not xzy\g<0>", value) == r"got ${V:-\1}\g<0>, not xzy\g<0>"

@@ -113,3 +113,18 @@ def test_lines_of_another_process_arrive_with_their_level(tmp_path: Path, capsys
     replay(sent[0], worker=1)
     (line,) = map(json.loads, logs.lines("t"))
     assert (line["event"], line["level"], line["loss"], line["worker"]) == ("trained", "debug", 0.5, 1)
+
+
+def test_following_a_log_misses_nothing_over_its_rotation(tmp_path: Path) -> None:
+    logs = TaskLogs(tmp_path, bytes_each=2000)
+    count = 0
+
+    def write(level: str = "info") -> None:
+        nonlocal count
+        logs(None, level, {"event": f"line {count}", "level": level, "task": "t"})
+        count += 1
+
+    write()
+    lines = logs.follow("t", "info", pause=write)
+    assert [json.loads(next(lines))["event"] for _ in range(300)] == [f"line {i}" for i in range(300)]
+    lines.close()  # type: ignore[attr-defined]
