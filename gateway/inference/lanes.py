@@ -96,7 +96,9 @@ class Lane:
         queue.append(ticket)
         if self._busy:
             return await self._patiently(ticket, timeout_s)
-        if not self._scheduled:
+        if len(queue) >= min(self.lanes.max_batch, self.lanes.max_queue):
+            self._take()  # a full batch: nobody is refused for having come in the same turn as many others
+        elif not self._scheduled:
             self._scheduled = True
             ticket.future.get_loop().call_soon(self._take)
         return await ticket.future
@@ -111,6 +113,8 @@ class Lane:
     def _take(self) -> None:
         """Compute the next batch, here or in a thread."""
         self._scheduled = False
+        if self._busy:
+            return
         batch, windows = self._batch()
         if not batch:
             return

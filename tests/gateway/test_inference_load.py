@@ -126,6 +126,20 @@ async def test_a_full_queue_is_told_and_holds_up_no_other_model(models: ModelSto
         assert samples(server, "fedfab_inference_requests_total")["slow", "1", "429"] == len(refused)
 
 
+async def test_a_crowd_that_comes_at_once_is_not_refused(models: ModelStore) -> None:
+    """More in one turn of the event loop than may wait: they do not wait, as the model is quick."""
+    async with serving(models, settings=Inference(max_queue=8, max_batch=8)) as server:
+        opened = [await asyncio.open_connection("127.0.0.1", server.port) for _ in range(64)]
+        question = body()
+        head = f"POST /v2/models/wear/infer HTTP/1.1\r\nHost: x\r\nContent-Length: {len(question)}\r\n\r\n".encode()
+        for _, writer in opened:
+            writer.write(head + question)
+        statuses = [(await reader.readline()).split()[1] for reader, _ in opened]
+        for _, writer in opened:
+            writer.close()
+    assert set(statuses) == {b"200"}
+
+
 async def test_a_turn_that_does_not_come_is_told_and_not_computed(models: ModelStore) -> None:
     async with serving(models, settings=Inference(max_batch=1)) as server:
         first = asyncio.create_task(infer(server.client, body(), "slow"))
