@@ -54,11 +54,12 @@ class Batch:
     """What one `read` brought: a list, or where thousands come at a time a `connectors.samples.SampleBlock`.
 
     ``cursor`` (opaque to all but its connector) is stored with the samples in one transaction and handed to `start` after a restart;
-    ``acknowledge`` is awaited once they are durable."""
+    ``acknowledge`` is awaited once they are durable. ``missed`` says how many readings were due before and could not be taken in time."""
 
     samples: Sequence[Sample]
     cursor: str | None = None
     acknowledge: Callable[[], Awaitable[None]] = _nothing
+    missed: int = 0
 
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$", max_length=64)]

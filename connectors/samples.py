@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import NamedTuple, overload
@@ -38,10 +39,18 @@ class Values(NamedTuple):
     def of(cls, values: Sequence[Value]) -> Values:
         """Turn values into columns; nothing is lost."""
         count = len(values)
-        if set(map(type, values)) == {float}:  # by far the most common
-            return cls(
-                np.full(count, Kind.NUMBER, np.uint8), np.array(values, np.float64), np.zeros(count, np.int64), ()
-            )
+        types = set(map(type, values))
+        if types == {float}:  # by far the most common
+            number = np.array(values, np.float64)
+            return cls(np.full(count, Kind.NUMBER, np.uint8), number, np.zeros(count, np.int64), ())
+        if types == {int}:
+            with suppress(OverflowError):
+                integer = np.array(values, np.int64)
+                return cls(np.full(count, Kind.INTEGER, np.uint8), integer.astype(np.float64), integer, ())
+        return cls._mixed(values)
+
+    @classmethod
+    def _mixed(cls, values: Sequence[Value]) -> Values:
         kinds: list[int] = []
         numbers: list[float] = []
         integers: list[int] = []

@@ -39,6 +39,8 @@ class Preparation:
             _Track(cluster, ends, units, store) for cluster in config.clusters if (ends := config.ends_of(cluster.name))
         ]
         self._kept = self._upto
+        self.damaged = self._damaged()
+        """Raw blocks that could not be read, and so are in no row."""
 
     def advance(self) -> bool:
         """Take the next page of raw blocks into the feature layer. False: there was none."""
@@ -59,6 +61,7 @@ class Preparation:
         self._store.append_all_features(fresh, page[-1].id)
         for track in self._tracks:
             track.tell()
+        self.damaged = self._damaged()
         if self._upto - self._kept >= _CHECKPOINT:
             self.checkpoint()
         return True
@@ -69,14 +72,12 @@ class Preparation:
             self._store.save_progress(track.progress())
         self._kept = self._upto
 
-    @property
-    def damaged(self) -> int:
-        """Raw blocks that could not be read, and so are in no row."""
-        return sum(damage.layer == "raw" for damage in self._store.damage())
-
     def counts(self) -> dict[str, dict[str, dict[str, int]]]:
         """For each end and field, how many samples came and how many each cleaning rule rejected."""
         return {end: counts for track in self._tracks for end, counts in track.pipeline.counts().items()}
+
+    def _damaged(self) -> int:
+        return sum(damage.layer == "raw" for damage in self._store.damage())
 
     @property
     def _upto(self) -> int:

@@ -28,6 +28,7 @@ from gateway.config import Config
 from gateway.errors import StoreError
 from gateway.preparation import Preparation
 from gateway.store import Store
+from gateway.store.together import Together
 from gateway.tags import Tags
 
 log = structlog.get_logger(__name__)
@@ -46,6 +47,8 @@ class SourceStatus:
     readings: int = 0
     bad: int = 0
     """Readings of bad quality."""
+    overruns: int = 0
+    """Readings that were due and could not be taken in time: device, network or gateway was too slow."""
     last_data: int | None = None
     """When the newest batch arrived, ns since the epoch; judge by this whether data still flows."""
     failures: int = 0
@@ -94,6 +97,7 @@ class Runtime:
         self._preparation: Preparation | None = None
         self._arrived = asyncio.Event()
         self._writer = ThreadPoolExecutor(1, "store")
+        self._together = Together(store, self._writer)
         self._preparer = ThreadPoolExecutor(1, "features")
         self._group: asyncio.TaskGroup | None = None
         self._driving: dict[str, asyncio.Task[None]] = {}
@@ -188,6 +192,7 @@ class Runtime:
                         log.info("source recovered", source=source.name, attempts=status.failures, down_s=down_s)
                         status.reconnects += 1
                     self._note(status, block)
+                    status.overruns += batch.missed
             except asyncio.CancelledError:
                 status.state = "stopped"
                 raise
@@ -208,11 +213,11 @@ class Runtime:
 
     async def _keep(self, source: str, batch: Batch) -> SampleBlock:
         """Store a batch, however long that takes: a full disk costs a source neither its data nor its connection."""
-        loop, failures = asyncio.get_running_loop(), 0
+        failures = 0
         while True:
             try:
                 with self.storing.work(f"append samples of {source}"):
-                    block = await loop.run_in_executor(self._writer, self._append, source, batch)
+                    block = await self._together.append(source, batch.samples, batch.cursor)
                 break
             except StoreError as error:
                 failures += 1
@@ -225,11 +230,6 @@ class Runtime:
             self.store_trouble = None
         await batch.acknowledge()
         self._arrived.set()
-        return block
-
-    def _append(self, source: str, batch: Batch) -> SampleBlock:
-        block = SampleBlock.of(batch.samples)
-        self._store.append_raw(source, block, batch.cursor)
         return block
 
     def _note(self, status: SourceStatus, block: SampleBlock) -> None:

@@ -5,18 +5,21 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 from pymodbus.client import AsyncModbusTcpClient
 from pymodbus.exceptions import ModbusException
 from pymodbus.pdu import ModbusPDU
 
-from connectors.contract import Quality, Sample, Value
+from connectors.contract import Quality, Value
 from connectors.errors import ConnectorError
 from connectors.modbus.config import ModbusConfig
 from connectors.modbus.decode import Bits, Registers, decoder
 from connectors.modbus.plan import Block, plan
 from connectors.once import Once
+from connectors.samples import Kind, SampleBlock, Values
 
 # pymodbus logs every failed request; what matters is raised as an error or told once.
 logging.getLogger("pymodbus.logging").setLevel(logging.CRITICAL)
@@ -28,6 +31,13 @@ _TORN = (2, 3, 4)
 class _Read(NamedTuple):
     block: Block
     decoder: Registers | Bits
+
+
+class Poll(NamedTuple):
+    """The values of all tags at one time, in the order of the configuration; None: missing."""
+
+    time: int
+    values: list[Value]
 
 
 class Link:
@@ -66,8 +76,25 @@ class Link:
         """Disconnect, whatever state the connection is in."""
         self._client.close()
 
-    async def poll(self) -> list[Sample]:
-        """One sample for each tag, in the order of the configuration, all of one time."""
+    def block(self, polls: Sequence[Poll]) -> SampleBlock:
+        """One sample for each tag and poll."""
+        tags, count = self._config.tag_names(), len(polls)
+        kind, number, integer, texts = Values.of([value for poll in polls for value in poll.values])
+        time = np.repeat(np.array([poll.time for poll in polls], np.int64), len(tags))
+        return SampleBlock(
+            tags=tags,
+            tag=np.tile(np.arange(len(tags), dtype=np.uint32), count),
+            kind=kind,
+            number=number,
+            integer=integer,
+            texts=texts,
+            quality=np.where(kind == Kind.NONE, Quality.BAD, Quality.GOOD).astype(np.uint8),
+            source_time=time,
+            gateway_time=time,
+        )
+
+    async def poll(self) -> Poll:
+        """Read every tag."""
         values: list[Value] = [None] * len(self._config.tag)
         heard = False
         todo, done = self._reads[::-1], []
@@ -88,11 +115,7 @@ class Link:
                 hint="check unit_id; a gateway may need seconds for a slow serial line: raise timeout_s",
             )
         self._reads = done
-        now = time.time_ns()
-        return [
-            Sample(tag.name, value, Quality.BAD if value is None else Quality.GOOD, now, now)
-            for tag, value in zip(self._config.tag, values, strict=True)
-        ]
+        return Poll(time.time_ns(), values)
 
     async def _request(self, block: Block) -> ModbusPDU | None:
         """The answer, an exception response included; None from a unit that is silent."""

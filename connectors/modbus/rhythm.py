@@ -9,12 +9,13 @@ class Rhythm:
     def __init__(self, every_s: float, now: float) -> None:
         self._every_s = every_s
         self._due = now
+        self.missed = 0
+        """Polls left out before the one that is next."""
 
     def wait(self, now: float) -> float:
         """Seconds to wait, at ``now``, for the poll that is next; 0 where it is due already."""
-        late = now - self._due
-        if late >= self._every_s:
-            self._due += late // self._every_s * self._every_s
+        self.missed = max(0, int((now - self._due) // self._every_s))
+        self._due += self.missed * self._every_s
         wait = max(0.0, self._due - now)
         self._due += self._every_s
         return wait

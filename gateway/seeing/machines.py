@@ -36,6 +36,9 @@ class Sources:
         bad = CounterMetricFamily(
             "fedfab_source_bad_readings", "Values read that were of bad quality.", labels=["source"]
         )
+        overruns = CounterMetricFamily(
+            "fedfab_source_overruns", "Readings due that could not be taken in time.", labels=["source"]
+        )
         failures = GaugeMetricFamily("fedfab_source_failures", "Failures since data came last.", labels=["source"])
         reconnects = CounterMetricFamily("fedfab_source_reconnects", "Recoveries after a failure.", labels=["source"])
         for each in found:
@@ -45,9 +48,10 @@ class Sources:
             age.add_metric([each.name], (now - (each.last_data or self._started)) / 1e9)
             readings.add_metric([each.name], each.readings)
             bad.add_metric([each.name], each.bad)
+            overruns.add_metric([each.name], each.overruns)
             failures.add_metric([each.name], each.failures)
             reconnects.add_metric([each.name], each.reconnects)
-        yield from (up, state, age, readings, bad, failures, reconnects)
+        yield from (up, state, age, readings, bad, overruns, failures, reconnects)
         yield from self._tags(now)
 
     def tags(self, source: str) -> dict[str, object]:

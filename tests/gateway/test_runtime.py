@@ -180,11 +180,11 @@ async def test_a_store_that_cannot_be_written_for_a_while_loses_nothing(
         keep = store.append_all_features
         failed: list[int] = []
 
-        def full_once(blocks: Mapping[str, FeatureBlock]) -> None:
+        def full_once(blocks: Mapping[str, FeatureBlock], upto: int) -> None:
             if not failed:
                 failed.append(1)
                 raise StoreError("FF-STORE-006", "no space left")
-            keep(blocks)
+            keep(blocks, upto)
 
         monkeypatch.setattr(store, "append_all_features", full_once)
         with capture_logs() as logs:

@@ -21,6 +21,9 @@ def test_the_length_of_a_poll_adds_no_drift(lengths: list[float]) -> None:
 def test_missed_polls_are_left_out() -> None:
     rhythm = Rhythm(1.0, 0.0)
     assert rhythm.wait(0.0) == 0.0
+    assert rhythm.missed == 0
     assert rhythm.wait(3.4) == 0.0  # due at 1, 2 and 3: polled once
+    assert rhythm.missed == 2
     assert rhythm.wait(3.5) == pytest.approx(0.5)
     assert rhythm.wait(4.0) == pytest.approx(1.0)
+    assert rhythm.missed == 0

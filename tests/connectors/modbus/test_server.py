@@ -91,6 +91,38 @@ async def test_polls_every_5_ms(server: ModbusServer) -> None:
     assert median(later - earlier for earlier, later in pairwise(times)) == pytest.approx(5e6, rel=0.3)
 
 
+async def test_a_gateway_that_is_busy_storing_loses_no_poll(server: ModbusServer) -> None:
+    drive = connector(server, TAGS[:1], every_s=0.01)
+    await drive.start(None)
+    polled = len((await drive.read()).samples)
+    while polled < 30:
+        before = int(server.tell("count"))
+        while int(server.tell("count")) < before + 10:  # noqa: ASYNC110  nothing is read meanwhile; the server tells no events
+            await asyncio.sleep(0)
+        batch = await drive.read()
+        assert len(batch.samples) >= 9  # the tenth answer may be on its way
+        polled += len(batch.samples)
+        times = [sample.gateway_time for sample in batch.samples]
+        assert times == sorted(set(times))
+    await drive.stop()
+
+
+async def test_polls_that_cannot_be_kept_are_counted_and_said_once(
+    server: ModbusServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    drive = connector(server, TAGS[:1], every_s=0.002)
+    await drive.start(None)
+    await drive.read()
+    missed = 0
+    while not missed:
+        time.sleep(0.02)  # noqa: ASYNC251  the whole gateway hangs
+        missed = (await drive.read()).missed
+    await drive.stop()
+    assert [r.getMessage() for r in caplog.records if "cannot be kept" in r.getMessage()] == [
+        "drive: polls every 0.002 s cannot be kept: device, network or gateway is too slow"
+    ]
+
+
 async def test_one_dead_register_among_good_ones(server: ModbusServer, caplog: pytest.LogCaptureFixture) -> None:
     server.tell("hole 33 33")
     for place in range(30, 40):
