@@ -26,6 +26,8 @@ from trust.providers import Buffer, Hasher
 
 TAG_BYTES = 16
 NONCE_BYTES = 12
+_INNER, _OUTER = bytes(byte ^ 0x36 for byte in range(256)), bytes(byte ^ 0x5C for byte in range(256))
+"""Each byte as HMAC's inner and outer key has it."""
 
 
 class Suite(ABC):
@@ -49,9 +51,9 @@ class Suite(ABC):
         """HMAC (RFC 2104, GB/T 15852.2) with the suite's digest, 32 bytes."""
         block = (self.digest(key) if len(key) > 64 else key).ljust(64, b"\0")
         inner, outer = self.hasher(), self.hasher()
-        inner.update(bytes(byte ^ 0x36 for byte in block))
+        inner.update(block.translate(_INNER))
         inner.update(data)
-        outer.update(bytes(byte ^ 0x5C for byte in block))
+        outer.update(block.translate(_OUTER))
         outer.update(inner.digest())
         return outer.digest()
 
