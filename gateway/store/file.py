@@ -39,6 +39,8 @@ class File:
         """How often the file had to be set aside since it was opened."""
         self.wrote: Callable[[], None] = lambda: None
         """Called after each transaction."""
+        self.commits_done = 0
+        """Durable transactions since it was opened."""
         self.commits = Histogram("fedfab_store_commit_seconds", "", buckets=_SECONDS, registry=None)
         """How long durable transactions took, the wait for the disk included."""
         if read_only and not path.exists():
@@ -105,6 +107,7 @@ class File:
                     db.execute("ROLLBACK")
                 raise
             if durable:
+                self.commits_done += 1
                 self.commits.observe(time.perf_counter() - began)
         self.wrote()
         return done
