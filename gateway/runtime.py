@@ -31,6 +31,9 @@ from gateway.store import Store
 from gateway.store.together import Together
 from gateway.tags import Tags
 
+_GATHER_S = 0.5
+"""How long samples wait at most for others before features are made of them: four times as long as that took the last time."""
+
 log = structlog.get_logger(__name__)
 
 State = Literal["starting", "reading", "retrying", "refused", "stopped"]
@@ -241,16 +244,21 @@ class Runtime:
 
     async def _prepare(self) -> None:
         """Make features from what is there, then whenever something has arrived."""
-        failures = 0
+        failures, took_s = 0, 0.0
         while True:
             try:
+                began = time.monotonic()
                 with self.preparing.work("make features of new samples"):
                     if await asyncio.get_running_loop().run_in_executor(self._preparer, self._advance):
+                        took_s = time.monotonic() - began
                         continue
                 if failures:
                     log.info("features recovered", attempts=failures)
                 failures = 0
                 await self._arrived.wait()
+                await asyncio.sleep(
+                    min(_GATHER_S, 4 * took_s)
+                )  # a pass costs about the same for few samples as for many
                 self._arrived.clear()
             except (
                 Exception

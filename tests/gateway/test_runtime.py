@@ -224,15 +224,15 @@ async def test_a_real_database_is_read_to_its_end_and_further_after_a_restart(
 
     async def read_until(samples: int, store: Store) -> list[object]:
         """Run until so many samples are in the store."""
-        loop, enough, append = asyncio.get_running_loop(), asyncio.Event(), store.append_raw
+        loop, enough, append = asyncio.get_running_loop(), asyncio.Event(), store.append_raw_many
 
-        def watched(*batch: Any) -> int:
-            number = append(*batch)
+        def watched(batches: Any) -> list[int]:
+            numbers = append(batches)
             if len(store.read_raw("m1")) >= samples:
                 loop.call_soon_threadsafe(enough.set)
-            return number
+            return numbers
 
-        monkeypatch.setattr(store, "append_raw", watched)
+        monkeypatch.setattr(store, "append_raw_many", watched)
         task = asyncio.create_task(Runtime(made, store).run())
         async with asyncio.timeout(20):
             await enough.wait()
