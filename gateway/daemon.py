@@ -23,7 +23,7 @@ from gateway.inference import InferenceServer, Recorder, Shelf, control
 from gateway.inference.tls import context
 from gateway.membership import Membership
 from gateway.modelstore import ModelStore
-from gateway.opening import Opening
+from gateway.opening import Opening, make
 from gateway.programs import Programs
 from gateway.reload import Reload
 from gateway.runtime import Runtime
@@ -50,6 +50,7 @@ def run(config: Config, load: Callable[[], Config]) -> None:
 async def _day(config: Config, load: Callable[[], Config]) -> None:
     stop, hang_up = stop_signal(), reload_signal()
     data = config.gateway.data_dir
+    make(data)
     task_logs, hung = logs.start(config), last_hang(data)
     async with one_cause(), AsyncExitStack() as stack:
         watchdog = stack.enter_context(Watchdog(deadline_s(config.service.watchdog_s), data))

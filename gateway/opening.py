@@ -10,6 +10,7 @@ import errno
 import os
 import sqlite3
 from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
 
 import structlog
 
@@ -23,6 +24,15 @@ log = structlog.get_logger()
 RETRY_S = 5.0
 _DISK = {errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EIO}
 _SQLITE = ("SQLITE_FULL", "SQLITE_READONLY", "SQLITE_IOERR", "SQLITE_CANTOPEN")
+
+
+def make(folder: Path) -> None:
+    """Make the data folder, unless the disk is in trouble. Raises StoreError FF-STORE-006 for one that can never be."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        if not _passes(error):
+            raise _known(error) from error
 
 
 class Opening:
