@@ -15,14 +15,14 @@ from typing import Any
 
 import structlog
 
-from common.errors import FedfabError
 from federation.admission import admit
 from federation.checkpoint import Checkpoint
 from federation.errors import FederationError
+from federation.latecomers import Latecomers, Newcomer
 from federation.members import Members
 from federation.rounds import RoundReport, ends_below, figures, run_round, spent
 from models import scaling
-from models.learner import Description, Learner, Moments, Params
+from models.learner import Description, Learner, Params
 from models.parameters import initial, seeded
 from models.schema import Schema
 from models.spec import Layer, RoundsSpec, TaskSpec
@@ -124,7 +124,7 @@ class _Run:
         self._spec, self._members, self._name, self._layer = spec, members, name, layer
         self._checkpoint, self._observe = checkpoint, observe
         self._saving: asyncio.Task[None] | None = None
-        self._knocks: dict[str, asyncio.Task[_Newcomer]] = {}
+        self._latecomers = Latecomers()
         self._state = _State({}, {}, {})
         self._params: Params = {}
 
@@ -193,10 +193,7 @@ class _Run:
 
     async def leave(self) -> None:
         """Let go of members that never came, and wait until the checkpoint being written is on disk."""
-        knocks, self._knocks = self._knocks, {}
-        for knock in knocks.values():
-            knock.cancel()
-        await asyncio.gather(*knocks.values(), return_exceptions=True)
+        await self._latecomers.leave()
         await self._saved()
 
     async def _begin(self, start: tuple[int, Params] | None) -> None:
@@ -247,26 +244,22 @@ class _Run:
         self._members.out.pop(member, None)
 
     def _welcome(self) -> None:
-        """Take in who has come since the last round, and ask again who has not: without waiting, so that nobody is held up."""
-        for member, knock in list(self._knocks.items()):
-            if not knock.done():
-                continue
-            del self._knocks[member]
-            try:
-                self._take_in(member, knock.result())
-            except FedfabError as error:
-                self._members.out[member] = f"{error.code}: {error.message}"
-        for learner in self._members.learners:
-            waiting = learner.name in self._members.out and learner.name not in self._state.refused
-            if waiting and learner.name not in self._knocks:
-                self._knocks[learner.name] = asyncio.create_task(_knock(learner))
+        """Take in who has come since the last round, and ask again who has not."""
+        for arrival in self._latecomers.arrived():
+            if isinstance(arrival, Newcomer):
+                self._take_in(arrival)
+            else:
+                member, reason = arrival
+                self._members.out[member] = reason
+        away = self._members.out.keys() - self._state.refused.keys()
+        self._latecomers.knock([learner for learner in self._members.learners if learner.name in away])
 
-    def _take_in(self, member: str, newcomer: _Newcomer) -> None:
+    def _take_in(self, newcomer: Newcomer) -> None:
         """Give a late member's schema its place in the model, with the values it would have had from the start.
 
         What the others standardise by stays as it is: they have learned with it.
         """
-        found, sums = newcomer
+        member, found, sums = newcomer
         schemas = {schema.digest(): schema for schema in self._schemas()}
         known = {
             name: Description({cluster: schemas[digest] for cluster, digest in clusters.items()}, 0)
@@ -317,11 +310,3 @@ class _Run:
     async def _tell(self, report: RoundReport) -> None:
         if self._observe is not None:
             await self._observe(report)
-
-
-_Newcomer = tuple[Description, Moments]
-
-
-async def _knock(learner: Learner) -> _Newcomer:
-    """What a member says that was not there in the beginning, whenever it comes."""
-    return await learner.describe(), await learner.moments()

@@ -10,17 +10,14 @@ import asyncio
 import os
 import signal
 import sys
-import time
 from asyncio import StreamReader, StreamWriter
 from asyncio.subprocess import PIPE, Process
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, NamedTuple, NoReturn, Self, cast
+from typing import Any, Literal, NamedTuple, Self, cast
 
-import psutil
 import structlog
 
 from common.errors import FedfabError
@@ -29,16 +26,13 @@ from federation.progress import reporter
 from gateway import frames
 from gateway.config import Config
 from gateway.errors import GatewayError
+from gateway.workerwatch import Limits, ReplaceError, Watch
 
 log = structlog.get_logger()
 
 ATTEMPTS = 3
 BUFFER_BYTES = 1 << 22
 STOP_S = 5.0
-LOOK_S = 2.0
-"""Seconds between two looks at a process that works on a call."""
-BURST = 1.5
-"""Times its memory limit a process may hold while it works on a call."""
 
 
 class Answer(NamedTuple):
@@ -78,7 +72,7 @@ class WorkerPool:
         level: Literal["debug", "info", "warning", "error"] = "info",
         style: Literal["text", "json"] = "text",
     ) -> None:
-        limits = _Limits(memory_mb << 20, hang_s)
+        limits = Limits(memory_mb << 20, hang_s)
         self._workers = [_Worker(number, limits, (str(store), level, style)) for number in range(processes)]
         self._home: dict[str, _Worker] = {}
 
@@ -143,15 +137,8 @@ class WorkerPool:
         return [each.pid for each in self.status() if each.pid is not None]
 
 
-@dataclass(frozen=True, slots=True)
-class _Limits:
-    memory: int
-    """Bytes; 0: none."""
-    hang_s: float
-
-
 class _Worker:
-    def __init__(self, number: int, limits: _Limits, arguments: tuple[str, ...]) -> None:
+    def __init__(self, number: int, limits: Limits, arguments: tuple[str, ...]) -> None:
         self.number = number
         self.limits = limits
         self.arguments = arguments
@@ -195,13 +182,13 @@ class _Worker:
     async def _exchange_anew(self, values: Mapping[str, object], arrays: Mapping[str, frames.Array]) -> Answer:
         for attempt in range(1, ATTEMPTS + 1):
             process = self.process if self.process is not None and self.running else await self._spawn()
-            watch = _Watch(process.pid, self.limits)
+            watch = Watch(process.pid, self.limits)
             try:
                 answer = await _exchange(process, values, arrays, self._tick, watch)
-            except (BrokenPipeError, ConnectionResetError, asyncio.IncompleteReadError, _ReplaceError) as error:
-                if isinstance(error, _ReplaceError):
+            except (BrokenPipeError, ConnectionResetError, asyncio.IncompleteReadError, ReplaceError) as error:
+                if isinstance(error, ReplaceError):
                     await self._kill(process)
-                end = str(error) if isinstance(error, _ReplaceError) else _ending(await process.wait())
+                end = str(error) if isinstance(error, ReplaceError) else _ending(await process.wait())
                 self.lost += 1
                 log.warning(
                     "worker died",
@@ -251,9 +238,9 @@ async def _exchange(
     values: Mapping[str, object],
     arrays: Mapping[str, frames.Array],
     tick: Callable[[], None],
-    watch: _Watch,
+    watch: Watch,
 ) -> Answer:
-    """The answer of a process that is watched meanwhile. Raises _ReplaceError where it must go, OSError where it is gone."""
+    """The answer of a process that is watched meanwhile. Raises ReplaceError where it must go, OSError where it is gone."""
 
     async def talk() -> Answer:
         stdin, stdout = cast("StreamWriter", process.stdin), cast("StreamReader", process.stdout)
@@ -277,49 +264,6 @@ async def _exchange(
         talking.cancel()
         watching.cancel()
         await asyncio.gather(talking, watching, return_exceptions=True)
-
-
-class _ReplaceError(Exception):
-    """The process must go, for the reason given."""
-
-
-class _Watch:
-    """Looks at a process while it works on one call: is it alive, and does it stay within its limits?"""
-
-    def __init__(self, pid: int, limits: _Limits) -> None:
-        self._pid = pid
-        self._limits = limits
-        self._moved = time.monotonic()
-        self._used = 0.0
-
-    def heard(self) -> None:
-        """It has said something."""
-        self._moved = time.monotonic()
-
-    def resident(self) -> int:
-        """Bytes in memory; 0 where the process is gone."""
-        try:
-            return int(psutil.Process(self._pid).memory_info().rss)
-        except psutil.NoSuchProcess:
-            return 0
-
-    def too_large(self, allowance: float = 1.0) -> bool:
-        """Whether it has grown beyond its limit, times ``allowance``."""
-        return 0 < self._limits.memory * allowance < self.resident()
-
-    async def run(self, tick: Callable[[], None]) -> NoReturn:
-        """Tick for as long as the process computes. Raises _ReplaceError where it does not, or has grown far beyond its limit."""
-        while True:
-            await asyncio.sleep(LOOK_S)
-            with suppress(psutil.NoSuchProcess):  # whoever reads from it finds out
-                used = sum(psutil.Process(self._pid).cpu_times()[:2])
-                if used > self._used:
-                    self._used, self._moved = used, time.monotonic()
-                    tick()
-            if time.monotonic() - self._moved > self._limits.hang_s:
-                raise _ReplaceError(f"killed: it did nothing for {self._limits.hang_s:g} s")
-            if self.too_large(BURST):
-                raise _ReplaceError(f"killed: it grew to {self.resident() >> 20} MB, far above its limit")
 
 
 def _ending(code: int) -> str:

@@ -108,7 +108,8 @@ class Soak:
     @asynccontextmanager
     async def _plant(self) -> AsyncIterator[None]:
         command = [sys.executable, "-m", "cli.main", "plant", "-c", str(self.plant)]
-        process = await asyncio.create_subprocess_exec(*command, cwd=ROOT, stdout=asyncio.subprocess.DEVNULL)
+        with self.plant.with_suffix(".log").open("wb") as log:
+            process = await asyncio.create_subprocess_exec(*command, cwd=ROOT, stdout=log, stderr=log)
         try:
             yield
         finally:

@@ -137,7 +137,7 @@ async def test_a_defect_in_a_worker_is_told_and_survived(pool: WorkerPool) -> No
 
 
 async def test_a_worker_that_hangs_is_replaced(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gateway.workers.LOOK_S", 0.05)
+    monkeypatch.setattr("gateway.workerwatch.LOOK_S", 0.05)
     async with WorkerPool(store, 1, hang_s=0.3) as pool:
         learner = end(pool, tmp_path)
         description = await learner.describe()
@@ -148,8 +148,11 @@ async def test_a_worker_that_hangs_is_replaced(store: Path, tmp_path: Path, monk
         assert pool.restarts == 1
 
 
-async def test_a_worker_that_has_grown_is_replaced_between_calls(store: Path, tmp_path: Path) -> None:
-    """Any process with torch in it is beyond a limit of 20 MB, and half as much again is only looked at while it works."""
+async def test_a_worker_that_has_grown_is_replaced_between_calls(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Any process with torch in it is beyond a limit of 20 MB."""
+    monkeypatch.setattr("gateway.workerwatch.BURST", 1000.0)
     async with WorkerPool(store, 1, memory_mb=20) as pool:
         learner = end(pool, tmp_path)
         description = await learner.describe()
@@ -161,7 +164,7 @@ async def test_a_worker_that_has_grown_is_replaced_between_calls(store: Path, tm
 async def test_a_worker_that_grows_far_beyond_its_limit_is_stopped_at_work(
     store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.workers.LOOK_S", 0.05)
+    monkeypatch.setattr("gateway.workerwatch.LOOK_S", 0.05)
     async with WorkerPool(store, 1, memory_mb=20) as pool:
         with pytest.raises(GatewayError, match=r"FF-WORKER-001.*far above its limit"):
             await end(pool, tmp_path).describe()
