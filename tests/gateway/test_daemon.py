@@ -5,8 +5,13 @@ from __future__ import annotations
 import json
 import signal
 import socket
+import sqlite3
 import ssl
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from urllib.error import URLError
 from urllib.request import urlopen
@@ -14,8 +19,9 @@ from urllib.request import urlopen
 import pytest
 
 from common.files import claimed
+from common.service import Exit
 from gateway.store import Store
-from tests.conftest import free_port
+from tests.conftest import free_port, missing, need_program
 from tests.gateway.running import Daemon
 from tests.gateway.served import draft, onnx_model
 from trust import pki
@@ -128,3 +134,70 @@ def test_one_task_is_trained_by_one_command_at_a_time(daemon: Daemon) -> None:
         second = daemon.command("train", str(daemon.folder / "task.toml"))
     assert second.returncode == 2
     assert 'FF-PROGRAM-006: task "wear" is being trained' in " ".join(second.stderr.split())
+
+
+@pytest.mark.e2e
+@pytest.mark.clause("5.4")
+def test_a_box_without_any_network_starts_and_serves_when_it_comes(tmp_path: Path) -> None:
+    """No route, no name service, an address to listen on that no interface has yet, and machines that cannot be reached."""
+    pki.init(tmp_path / "ca", ["intl"], "Test Works")
+    pki.issue(tmp_path / "ca", pki.Request("gateway-a", "gateway", "Test Works", ["192.0.2.7"]))
+    identity = tmp_path / "ca" / "issued" / "gateway-a"
+    daemon = Daemon(
+        tmp_path,
+        within=[need_program("unshare", "apt-get install util-linux"), "--net"],
+        extra=f'certificate = "{identity / "intl.crt"}"\nkey = "{identity / "intl.key"}"\nopen = ["infer"]',
+        tail=f'[trust]\nidentity = "{identity}"\nsuite = "intl"\n[coordinator]\nurl = "https://cloud.example:8443"\n'
+        '[[source]]\nname = "line"\ntype = "opcua"\nendpoint = "opc.tcp://192.0.2.9:4840"\n'
+        '[[source.tag]]\nname = "t"\nnode = "ns=2;s=T"\n',
+    )
+    daemon.edit(f"127.0.0.1:{daemon.port}", "192.0.2.7:8080")
+    try:
+        daemon.plant.write(rows=20)
+        try:
+            daemon.start()
+        except AssertionError:
+            if "unshare failed" in daemon.words():
+                missing("no network namespaces for this user")
+            raise
+        status = json.loads(daemon.command("status", "--json").stdout)
+        assert status["coordinator"]["connected"] is False
+        assert {source["name"]: source["state"] for source in status["sources"]}["press"] == "reading"
+
+        inside = ["nsenter", "--net", "--target", str(daemon.pid)]
+        subprocess.run([*inside, "ip", "link", "set", "lo", "up"], check=True)
+        subprocess.run([*inside, "ip", "address", "add", "192.0.2.7/24", "dev", "lo"], check=True)
+        get = (
+            "import ssl, sys; from urllib.request import urlopen; context = ssl.create_default_context(cafile=sys.argv[1]);"
+            "print(urlopen('https://192.0.2.7:8080/v2/health/live', context=context).status)"
+        )
+        got = subprocess.run(
+            [*inside, sys.executable, "-c", get, str(identity / "ca.intl.crt")],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert got.stdout.strip() == "200", got.stderr
+        assert daemon.words().count("aggregator not reached") == 1, "said once"
+        assert daemon.stop() == 0, daemon.words()
+    finally:
+        daemon.kill()
+
+
+@pytest.mark.e2e
+def test_what_hangs_does_not_keep_it_from_leaving(daemon: Daemon) -> None:
+    """Another program holds the store; the daemon waits for it as long as it may, then it leaves with a status that says so."""
+    daemon.edit("[inference]", "[service]\nstop_s = 2.0\n[inference]")
+    daemon.plant.write(rows=20)
+    daemon.start()
+    daemon.wait_for_rows(15)
+    with closing(sqlite3.connect(daemon.folder / "data" / "store.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        daemon.plant.write(rows=20)
+        started = time.monotonic()
+        assert daemon.stop() == Exit.UNFINISHED == 75
+        assert 1.5 < time.monotonic() - started < 10
+    assert "not finished within 2 s" in daemon.words()
+    daemon.start()
+    daemon.wait_for_rows(35)
+    assert daemon.stop() == 0, daemon.words()
