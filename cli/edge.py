@@ -1,4 +1,4 @@
-"""`fedfab gateway run | train | status | model`: the gateway at work. Mounted by `cli.gateway`."""
+"""`fedfab gateway run | train | reload | model`: the gateway at work. Mounted by `cli.gateway`."""
 
 from __future__ import annotations
 
@@ -88,37 +88,6 @@ def reload(config: ConfigFile = DEFAULT_CONFIG) -> None:
 
     demand(load(config))
     Console().print(f"{config} is in force", highlight=False)
-
-
-def status(
-    config: ConfigFile = DEFAULT_CONFIG,
-    as_json: Annotated[bool, typer.Option("--json", help="Everything, as JSON.")] = False,
-) -> None:
-    """Ask the running gateway how its sources, ends, tasks and models are."""
-    from gateway.configfile import load
-    from gateway.inference.client import status as ask
-
-    found = ask(load(config))
-    console = Console()
-    if as_json:
-        console.print_json(data=found)
-        return
-    console.print(
-        f"gateway [bold]{found['gateway']}[/] · version {found['version']} · pid {found['pid']}", highlight=False
-    )
-    _table(console, "sources", ("name", "type", "state", "readings", "bad", "last_error"), found["sources"])
-    _table(console, "ends", ("name", "cluster", "rows"), found["ends"])
-    _table(console, "tasks", ("task", "name", "layer", "state", "reason"), found["tasks"])
-    models = [
-        {
-            "model": each["name"],
-            "in use": each["in_use"]["version"] if each["in_use"] else "none",
-            "newest": each["newest"]["version"],
-            "verdict": each["newest"]["verdict"],
-        }
-        for each in found["models"]
-    ]
-    _table(console, "models", ("model", "in use", "newest", "verdict"), models)
 
 
 @model.command("list")

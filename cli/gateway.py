@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from cli import configuration, edge
+from cli import configuration, edge, seeing
 
 if TYPE_CHECKING:
     from connectors.contract import Sample
@@ -95,7 +95,10 @@ def rebuild(config: ConfigFile = DEFAULT_CONFIG) -> None:
 app.command()(edge.run)
 app.command()(edge.train)
 app.command()(edge.reload)
-app.command()(edge.status)
+app.command()(seeing.status)
+app.command()(seeing.logs)
+app.command()(seeing.diagnose)
+app.add_typer(seeing.alerts, name="alerts", help="Alert rules, and a trial of those who are told.")
 app.add_typer(edge.model, name="model", help="The models of this gateway: list, promote, roll back.")
 
 

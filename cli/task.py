@@ -111,6 +111,30 @@ def watch(
 
 
 @app.command()
+def logs(
+    task: Id,
+    level: Annotated[str, typer.Option(help="The least level: debug, info, warning, error.")] = "debug",
+    download: Annotated[
+        Path | None, typer.Option(help="Write the JSON lines to this file instead of showing them.", show_default=False)
+    ] = None,
+    *,
+    coordinator: Url = URL,
+    identity: Identity = IDENTITY,
+    suite: SuiteOption = Suite.GM,
+    json: Out = False,
+) -> None:
+    """Show what the coordinator logged of a task, or download it; a gateway keeps its own: `fedfab gateway logs`."""
+    from cli.loglines import checked, print_lines
+
+    least = checked(level)
+    found = Connection(coordinator, identity, suite).run(lambda client: client.log(task, least))
+    if download is None:
+        return print_lines(iter(found.splitlines(keepends=True)), raw=json)
+    download.write_bytes(found)
+    typer.echo(f"{download}: {len(found.splitlines())} lines")
+
+
+@app.command()
 def cancel(
     task: Id,
     *,

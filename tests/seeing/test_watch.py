@@ -116,7 +116,7 @@ async def test_a_sink_that_fails_is_tried_again_and_given_up_with_a_count() -> N
         delivery = Delivery(sink, clock.sleep)
         delivery.put(event)
         job = asyncio.create_task(delivery.run())
-        while delivery.sent + delivery.dropped == 0:
+        while delivery.sent + delivery.dropped == 0:  # noqa: ASYNC110
             await asyncio.sleep(0)
         job.cancel()
         expected = (1, 3, 0) if sink is recovers else (0, ATTEMPTS, 1)
