@@ -5,6 +5,7 @@ aiohttp's low-level server, not its application: the few paths are told apart by
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
@@ -16,16 +17,16 @@ from aiohttp import web
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from common.errors import FedfabError
+from common.listener import Listener
 from gateway.config.inference import Inference, Right
 from gateway.config.member import Trust
-from gateway.errors import as_json
+from gateway.errors import GatewayError, as_json
 from gateway.inference import control, tls
 from gateway.inference.access import Access, Caller
 from gateway.inference.calls import Calls, answer
 from gateway.inference.intake import Intake
 from gateway.inference.lanes import Lanes
 from gateway.inference.latest import AtHand, Latest, LatestWindows
-from gateway.inference.listener import Listener
 from gateway.inference.metrics import Metrics
 from gateway.inference.protocol import HEADER_LENGTH
 from gateway.inference.recorder import Recorder
@@ -36,6 +37,8 @@ from models.schema import Schema
 log = structlog.get_logger()
 
 STOP_S = 5.0
+HUNG_UP = 499
+"""Counted as the status of a request whose client did not wait for the answer."""
 
 Page = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 """Answers a GET; may raise FedfabError, which becomes a JSON answer."""
@@ -69,6 +72,8 @@ class InferenceServer:
         self._windows = LatestWindows(self._pool, ends, latest, at_hand)
         self._calls = Calls(shelf, self._lanes, self._windows, recorder=recorder, metrics=self.metrics, pool=self._pool)
         self._pages: dict[str, tuple[Right, Page]] = {}
+        self._failing: set[str] = set()
+        """Codes of failures that were logged since the last prediction."""
         self.apply(settings, trust)
 
         async def state(_: web.BaseRequest) -> web.Response:
@@ -122,7 +127,16 @@ class InferenceServer:
 
     async def listen(self, host: str, port: int, tls: ssl.SSLContext | None) -> tuple[str, int]:
         """Move to another address, or to other TLS, while requests are answered. Raises as `start` does; then nothing changed."""
-        return await self._listener.open(host, port, tls)
+        try:
+            address = await self._listener.open(host, port, tls)
+        except OSError as error:
+            raise GatewayError(
+                "FF-INFER-011",
+                f"cannot listen on {host}:{port} for predictions: {error.strerror}",
+                hint="another program, or another gateway, listens there: change [inference] listen, or stop it",
+            ) from error
+        log.info("inference listens", address=address, tls=tls is not None)
+        return address
 
     async def close(self) -> None:
         """Take no more requests; those under way are answered first."""
@@ -143,12 +157,14 @@ class InferenceServer:
                     return await self._infer(request, name, number, started)
                 case path:
                     return await self._other(request, path)
-        except FedfabError as error:
-            return self._refused(request, error)
+        except RefusalError as refusal:
+            return self._refused(request, refusal)
         except web.HTTPException as error:
             if error.status < 400:
                 raise
             return answer({"error": f"{request.method} {request.path}: {error.reason}"}, error.status)
+        except Exception as error:
+            return self._failed(request, error)
 
     def collect(self) -> Iterator[Metric]:
         """Metrics of inference and of the results layer's queue."""
@@ -193,9 +209,13 @@ class InferenceServer:
             status = response.status
             self.metrics.model(model).total.add(time.perf_counter() - started)
             self.metrics.sent_bytes += response.content_length or 0
+            self._failing.clear()
             return response
         except RefusalError as refusal:
             status = refusal.status
+            raise
+        except asyncio.CancelledError:
+            status = HUNG_UP
             raise
         finally:
             self.metrics.answered(model, version, status)
@@ -249,19 +269,26 @@ class InferenceServer:
         finally:
             self._intake.release(taken)
 
-    def _refused(self, request: web.BaseRequest, error: FedfabError) -> web.Response:
-        status, headers = 500, {}
-        if isinstance(error, RefusalError):
-            status = error.status
-            if status in {401, 403}:
-                self.metrics.deny(error.code)
-                self._access.denied(request, error)
-            if error.retry_after_s is not None:
-                headers["Retry-After"] = str(error.retry_after_s)
-        else:
-            log.error("request failed", path=request.path, error=str(error))
-        about = as_json(error)
-        response = answer({"error": f"{error.code}: {error.message}", **about}, status, headers)
-        if status in {408, 413}:
+    def _refused(self, request: web.BaseRequest, refusal: RefusalError) -> web.Response:
+        if refusal.status in {401, 403}:
+            self.metrics.deny(refusal.code)
+            self._access.denied(request, refusal)
+        headers = {} if refusal.retry_after_s is None else {"Retry-After": str(refusal.retry_after_s)}
+        response = _told(refusal, refusal.status, headers)
+        if refusal.status in {408, 413}:
             response.force_close()  # the rest of its body is not read
         return response
+
+    def _failed(self, request: web.BaseRequest, error: Exception) -> web.Response:
+        """What is the gateway's own fault: logged with its whole story the first time, and again after the next prediction."""
+        code = as_json(error)["code"]
+        if code not in self._failing:
+            known = isinstance(error, FedfabError)
+            log.error("request failed", path=request.path, error=str(error), exc_info=None if known else error)
+            self._failing.add(code)
+        return _told(error, 500, {})
+
+
+def _told(error: Exception, status: int, headers: Mapping[str, str]) -> web.Response:
+    about = as_json(error)
+    return answer({"error": f"{about['code']}: {about['message']}", **about}, status, headers)

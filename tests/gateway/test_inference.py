@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from aiohttp import ClientSession
 
+from gateway.errors import StoreError
 from gateway.modelstore import ModelStore, digest
 from gateway.store import Result
 from models.dataset import Rows
@@ -261,3 +262,14 @@ async def test_a_results_layer_that_fails_costs_no_answer(models: ModelStore) ->
     async with serving(models, write=broken) as server:
         assert (await post(server.client, window()))[0] == 200
     assert (server.recorder.written, server.recorder.dropped) == (0, 1)
+
+
+async def test_a_failure_of_the_gateway_itself_is_json_too(models: ModelStore) -> None:
+    def latest(end: str, n: int) -> Rows:
+        raise StoreError("FF-STORE-006", "the store is being opened", hint="ask again in a moment")
+
+    async with serving(models, ends={"spindle-1": SCHEMA}, latest=latest) as server:
+        for _ in range(2):
+            status, answer = await post(server.client, {"parameters": {"end": "spindle-1"}})
+            assert (status, answer["code"], answer["hint"]) == (500, "FF-STORE-006", "ask again in a moment")
+        assert (await post(server.client, window()))[0] == 200
