@@ -84,9 +84,9 @@ def train(
 def reload(config: ConfigFile = DEFAULT_CONFIG) -> None:
     """Have the running gateway take its changed file over; only what changed is touched. A bad file leaves all as it is."""
     from gateway.configfile import load
-    from gateway.reload import demand
+    from gateway.demand import reload
 
-    demand(load(config))
+    reload(load(config))
     Console().print(f"{config} is in force", highlight=False)
 
 

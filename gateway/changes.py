@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from common.log import configure
+from common.reload import Part, options
+from common.selfcheck import SelfCheck
 from common.tasklog import TaskLogs
 from gateway import membership
 from gateway.config import Config
@@ -13,11 +15,9 @@ from gateway.inference import InferenceServer
 from gateway.inference.tls import context
 from gateway.membership import Membership
 from gateway.programs import Programs
-from gateway.reload import Part, options
 from gateway.runtime import Runtime
 from gateway.seeing import overview
 from gateway.seeing.overview import Seeing
-from gateway.selfcheck import SelfCheck
 from gateway.store.upkeep import Upkeep
 
 _MACHINES = frozenset({"source", "cluster", "end"})
@@ -37,7 +37,7 @@ def parts(
     programs: Programs,
     seeing: Seeing,
     task_logs: TaskLogs,
-) -> list[Part]:
+) -> list[Part[Config]]:
     """In the order in which they are told: first those that may have to refuse."""
 
     async def listener(new: Config) -> None:
@@ -59,7 +59,7 @@ def parts(
 
     return [
         Part("listener", _LISTENER | {"trust"}, listener, _listener_files),
-        Part("inference", options("inference") - {"inference.threads"} | {"trust"}, inference),
+        Part("inference", options(Config, "inference") - {"inference.threads"} | {"trust"}, inference),
         Part("federation", _FEDERATION, member.apply, membership.files),
         Part("seeing", overview.READS, seeing.apply),
         Part("upkeep", frozenset({"store", "end"}), bounds),

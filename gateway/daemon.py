@@ -15,6 +15,8 @@ from contextlib import AsyncExitStack
 import structlog
 
 from common.clock import Clock
+from common.reload import Reload
+from common.selfcheck import SelfCheck
 from common.service import leave_within, notify, one_cause, reload_signal, stop_signal, unless
 from common.watchdog import Pulse, Watchdog, deadline_s, last_hang
 from gateway import changes
@@ -25,11 +27,9 @@ from gateway.membership import Membership
 from gateway.modelstore import ModelStore
 from gateway.opening import Opening, make
 from gateway.programs import Programs
-from gateway.reload import Reload
 from gateway.runtime import Runtime
 from gateway.seeing import logs
 from gateway.seeing.overview import Seeing
-from gateway.selfcheck import SelfCheck
 from gateway.status import Status
 from gateway.store import Store
 from gateway.store.upkeep import Upkeep
@@ -78,7 +78,7 @@ async def _day(config: Config, load: Callable[[], Config]) -> None:
         seeing = Seeing(config, task_logs)  # box and alerts from now on, the other parts once they are there
         seeing.show(server)
         tls = context(config.inference, config.trust)
-        check = SelfCheck(await server.start(config.inference.host, config.inference.port, tls), tls)
+        check = SelfCheck("inference", await server.start(config.inference.host, config.inference.port, tls), tls)
         stack.push_async_callback(server.close)
 
         # open what keeps

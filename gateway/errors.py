@@ -2,7 +2,6 @@
 
 GatewayError
  ├── ConfigError       the configuration file (FF-CONFIG-…)
- ├── ReloadError       taking it over while the gateway runs (FF-RELOAD-…)
  └── StoreError        the feature store (FF-STORE-…)
       ├── CorruptStoreError its file is damaged
       └── StoreFullError    it takes no new samples
@@ -19,10 +18,6 @@ class GatewayError(FedfabError):
 
 class ConfigError(GatewayError):
     """The configuration cannot be used; every problem found is in the message, one a line."""
-
-
-class ReloadError(GatewayError):
-    """A changed configuration cannot be taken over while the gateway runs (FF-RELOAD-…); the old one stays in force."""
 
 
 class StoreError(GatewayError):

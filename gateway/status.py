@@ -11,9 +11,10 @@ from importlib.metadata import version
 from typing import Any
 
 from common.clock import Clock
+from common.reload import Reload
+from gateway.config import Config
 from gateway.modelstore import ModelStore
 from gateway.programs import Programs
-from gateway.reload import Reload
 from gateway.runtime import Runtime
 from gateway.seeing.overview import Seeing
 from gateway.store import Store
@@ -23,7 +24,7 @@ from gateway.store import Store
 class Status:
     """Asks every part of the daemon how it is. Call it: the answer is JSON-serialisable and holds no value of a machine."""
 
-    reload: Reload
+    reload: Reload[Config]
     store: Store
     runtime: Runtime
     models: ModelStore

@@ -12,9 +12,9 @@ import pytest
 from structlog.testing import capture_logs
 
 from common.errors import FedfabError
+from common.reload import Part, Reload, differences
 from gateway.config import Config
 from gateway.configfile import load
-from gateway.reload import Part, Reload, differences
 from tests.conftest import free_port
 from tests.gateway.plants import config
 from tests.gateway.running import Daemon, source_of
@@ -54,7 +54,7 @@ class Told:
     def __init__(self) -> None:
         self.order: list[tuple[str, str]] = []
 
-    def part(self, name: str, *reads: str, refuses: str = "", files: tuple[Path, ...] = ()) -> Part:
+    def part(self, name: str, *reads: str, refuses: str = "", files: tuple[Path, ...] = ()) -> Part[Config]:
         return Part(name, frozenset(reads), self._apply(name, refuses), lambda _: files)
 
     def _apply(self, name: str, refuses: str) -> Callable[[Config], Awaitable[None]]:
@@ -102,7 +102,7 @@ async def test_what_nobody_can_change_is_refused_by_its_name(tmp_path: Path) -> 
     reload = Reload(made, lambda: other, [told.part("a", "log")])
     await reload.again()
     assert told.order == []
-    assert "FF-RELOAD-001: [gateway] data_dir, [gateway] name cannot change while the gateway runs" in str(
+    assert "FF-RELOAD-001: [gateway] data_dir, [gateway] name cannot change while the daemon runs" in str(
         reload.refused
     )
 
@@ -242,7 +242,7 @@ def test_a_bad_file_is_refused_whole_and_the_old_one_stays(daemon: Daemon) -> No
     told = daemon.command("reload")
     assert told.returncode == 2
     assert "FF-RELOAD-002" in told.stderr
-    assert "[gateway] name cannot change while the gateway runs" in " ".join(told.stderr.split())
+    assert "[gateway] name cannot change while the daemon runs" in " ".join(told.stderr.split())
     assert daemon.status()["gateway"] == "gateway-a"
 
     taken = free_port()

@@ -1,4 +1,4 @@
-"""Whether predictions are really served: the gateway asks itself, over the address and the TLS that the MES uses."""
+"""Whether a server really serves: it asks itself, over the address and the TLS that others use."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ _EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - where to kno
 class SelfCheck:
     """Any answer will do, a refusal too; what counts is that one comes."""
 
-    def __init__(self, address: tuple[str, int], tls: ssl.SSLContext | None) -> None:
-        self.pulse = Pulse("inference")
+    def __init__(self, name: str, address: tuple[str, int], tls: ssl.SSLContext | None) -> None:
+        self.pulse = Pulse(name)
         self.at(address, tls)
 
     def at(self, address: tuple[str, int], tls: ssl.SSLContext | None) -> None:

@@ -1,4 +1,4 @@
-"""A changed configuration taken over while the gateway runs: what changed is told to the parts that read it, the rest is left alone.
+"""A changed configuration taken over while a daemon runs: what changed is told to the parts that read it, the rest is left alone.
 
 All of a new file is in force, or none of it: a file with a mistake, an option that needs a restart, and a part that cannot go over
 (an address that is taken, a certificate that does not hold) leave everything as it was, and say so.
@@ -7,35 +7,36 @@ All of a new file is in force, or none of it: a file with a mistake, an option t
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import structlog
 from pydantic import BaseModel
 
 from common.errors import FedfabError
 from common.service import notify, reloading
-from gateway.config import Config
-from gateway.errors import ReloadError
-from gateway.inference import client
 
 log = structlog.get_logger()
 
-_ASK_S = 0.1
 LAYOUT_VERSION = "version"
 """Says how the file is written down, not what it says."""
 
 
-async def nothing(config: Config) -> None:
+Config = TypeVar("Config", bound=BaseModel)
+
+
+class ReloadError(FedfabError):
+    """A changed configuration cannot be taken over while the daemon runs; the old one stays in force."""
+
+
+async def nothing(config: Any) -> None:
     """What a part does that asks `Reload.config` whenever it needs an option."""
 
 
-class Part(NamedTuple):
+class Part(NamedTuple, Generic[Config]):
     """A part of the daemon that takes new settings while it runs."""
 
     name: str
@@ -48,12 +49,12 @@ class Part(NamedTuple):
 
 
 @dataclass
-class Reload:
+class Reload(Generic[Config]):
     """Takes over the file at each call of `again`, and knows how the last one went."""
 
     config: Config
     load: Callable[[], Config]
-    parts: Sequence[Part]
+    parts: Sequence[Part[Config]]
     loaded: float = field(default_factory=time.time)
     """When the configuration in force was read, seconds since the epoch."""
     tried: int = 0
@@ -98,11 +99,11 @@ class Reload:
         if fixed:
             raise ReloadError(
                 "FF-RELOAD-001",
-                f"{', '.join(map(_named, fixed))} cannot change while the gateway runs; nothing was changed",
-                hint="undo that in the file, or restart the gateway: systemctl restart fedfab-gateway",
+                f"{', '.join(map(_named, fixed))} cannot change while the daemon runs; nothing was changed",
+                hint="undo that in the file, or restart the daemon: systemctl restart fedfab-gateway, or fedfab-coordinator",
             )
         stamps = self._stamped(new)
-        old, done = self.config, list[Part]()
+        old, done = self.config, list[Part[Config]]()
         for part in self.parts:
             if any(_reads(part, option) for option in changed) or stamps[part.name] != self._stamps[part.name]:
                 try:
@@ -119,31 +120,9 @@ class Reload:
         return {part.name: [_stamp(path) for path in part.files(config)] for part in self.parts}
 
 
-def demand(config: Config, *, timeout_s: float = 60.0) -> None:
-    """Have the running gateway of this configuration take its file over, and wait until it has.
-
-    Raises GatewayError FF-DAEMON-002 where none runs, ReloadError FF-RELOAD-002 where it refuses, -003 where it does not come to an end.
-    """
-    before = client.status(config)
-    os.kill(before["pid"], signal.SIGHUP)
-    deadline = time.monotonic() + timeout_s
-    while time.monotonic() < deadline:
-        time.sleep(_ASK_S)
-        after = client.status(config)["configuration"]
-        if after["tried"] > before["configuration"]["tried"]:
-            if after["refused"] is not None:
-                raise ReloadError("FF-RELOAD-002", f"the gateway keeps its old configuration: {after['refused']}")
-            return
-    raise ReloadError(
-        "FF-RELOAD-003",
-        f"the gateway has not said within {timeout_s:g} s whether it took the file over",
-        hint="its log has more; a source that does not let go of its machine holds it up",
-    )
-
-
-def differences(old: Config, new: Config) -> Iterator[str]:
+def differences(old: BaseModel, new: BaseModel) -> Iterator[str]:
     """Options that are not the same, as ``table`` or, inside a table both have, ``table.option``."""
-    for name, info in Config.model_fields.items():
+    for name, info in type(old).model_fields.items():
         before, after = getattr(old, name), getattr(new, name)
         if before == after:
             continue
@@ -156,9 +135,9 @@ def differences(old: Config, new: Config) -> Iterator[str]:
             yield table
 
 
-def options(table: str) -> frozenset[str]:
+def options(config: type[BaseModel], table: str) -> frozenset[str]:
     """Every option of one table, as `Part.reads` names them."""
-    section = type(Config.model_fields[table].get_default(call_default_factory=True))
+    section = type(config.model_fields[table].get_default(call_default_factory=True))
     return frozenset(f"{table}.{about.alias or name}" for name, about in section.model_fields.items())
 
 
@@ -170,7 +149,7 @@ def _stamp(path: Path) -> tuple[int, int, int] | None:
     return found.st_mtime_ns, found.st_size, found.st_ino
 
 
-def _reads(part: Part, option: str) -> bool:
+def _reads(part: Part[Any], option: str) -> bool:
     return option in part.reads or option.partition(".")[0] in part.reads
 
 
