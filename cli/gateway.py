@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from cli import configuration, edge, seeing
+from cli import configuration, edge, seeing, store
 
 if TYPE_CHECKING:
     from connectors.contract import Sample
@@ -75,9 +75,9 @@ def rebuild(config: ConfigFile = DEFAULT_CONFIG) -> None:
     from gateway.store import Store
 
     loaded = load(config)
-    with Store.open(loaded.gateway.store) as store:
-        done = preparation.rebuild(loaded, store)
-        rows, damaged = store.counts()["features"], done.damaged
+    with Store.open(loaded.gateway.store) as opened:
+        done = preparation.rebuild(loaded, opened)
+        rows, damaged = opened.counts()["features"], done.damaged
     table = Table("end", "field", "samples", "rejected", title="features made again")
     for end, fields in done.counts().items():
         for name, counts in fields.items():
@@ -100,6 +100,7 @@ app.command()(seeing.logs)
 app.command()(seeing.diagnose)
 app.add_typer(seeing.alerts, name="alerts", help="Alert rules, and a trial of those who are told.")
 app.add_typer(edge.model, name="model", help="The models of this gateway: list, promote, roll back.")
+app.add_typer(store.app, name="store", help="The feature store: look at it, verify, back up, restore, export.")
 
 
 @config_app.command()

@@ -12,13 +12,14 @@ from typing import Any
 
 import numpy as np
 import structlog
+from numpy.typing import NDArray
 
 from gateway.blocks import FeatureBlock
 from gateway.errors import StoreError
 from gateway.store import codec, tally
 from gateway.store.damage import Finder
 from gateway.store.file import File
-from gateway.store.labels import Labelling, label
+from gateway.store.labels import Labelling, label, labeller
 from gateway.store.records import Outlook, Progress, Recipe, Stored
 from gateway.store.tally import Amounts, guard, verify
 from models.dataset import Rows
@@ -223,6 +224,13 @@ class FeatureLayer:
     def fields(self, end: str) -> tuple[str, ...]:
         """Names of the columns of an end's rows. Raises StoreError FF-STORE-005."""
         return self._file.read(lambda db: _known(db, end))[1].fields
+
+    def labels(self, end: str) -> Callable[[FeatureBlock], NDArray[np.float64]]:
+        """Gives the labels of any block of an end, as `rows` would; its whole history is read once for that, if need be."""
+        _, recipe = self._file.read(lambda db: _known(db, end))
+        blocks = self.blocks(end, -(2**63), 2**63 - 1)
+        part = labeller(recipe.labelling, ((block.group, block.label) for block in blocks))
+        return lambda block: part(block.group, block.label)
 
     def ends(self) -> list[str]:
         """Ends that rows are made for, by name."""

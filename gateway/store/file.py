@@ -41,7 +41,12 @@ class File:
         """Called after each transaction."""
         self.commits_done = 0
         """Durable transactions since it was opened."""
-        self.commits = Histogram("fedfab_store_commit_seconds", "", buckets=_SECONDS, registry=None)
+        self.commits = Histogram(
+            "fedfab_store_commit_seconds",
+            "Durable commits, wait for the disk included.",
+            buckets=_SECONDS,
+            registry=None,
+        )
         """How long durable transactions took, the wait for the disk included."""
         if read_only and not path.exists():
             hint = "start the gateway once: it makes it"
@@ -56,6 +61,11 @@ class File:
         except BaseException:
             self.close()
             raise
+
+    def size(self) -> int:
+        """Bytes on disk, the log included."""
+        places = [self.path.with_name(self.path.name + suffix) for suffix in ("", "-wal")]
+        return sum(place.stat().st_size for place in places if place.exists())
 
     def close(self) -> None:
         """Close; twice is harmless."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,6 +18,28 @@ class Labelling:
     """field: it is the label. remaining: it counts up, and the label is what is left to the run's last count."""
     cap: float | None = None
     """Upper bound of what remains."""
+
+
+def labeller(
+    labelling: Labelling, history: Iterable[tuple[NDArray[np.float64], NDArray[np.float64]]]
+) -> Callable[[NDArray[np.float64], NDArray[np.float64]], NDArray[np.float64]]:
+    """Labels of any part of a history, which is gone through once (group and stored label, part by part): `label` in bounded memory."""
+    if labelling.rule == "field":
+        return lambda group, stored: stored
+    last: dict[float, float] = {}
+    newest = np.nan
+    for group, stored in history:
+        known = ~np.isnan(group) & ~np.isnan(stored)
+        for run, count in zip(group[known].tolist(), stored[known].tolist(), strict=True):
+            last[run] = max(last.get(run, -np.inf), count)
+            newest = run
+
+    def part(group: NDArray[np.float64], stored: NDArray[np.float64]) -> NDArray[np.float64]:
+        ends = np.array([last.get(run, np.nan) if run != newest else np.nan for run in group.tolist()])
+        labels = ends - stored
+        return labels if labelling.cap is None else np.minimum(labels, labelling.cap)
+
+    return part
 
 
 def label(labelling: Labelling, group: NDArray[np.float64], stored: NDArray[np.float64]) -> NDArray[np.float64]:

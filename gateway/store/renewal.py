@@ -59,7 +59,12 @@ def replace(path: Path, fill: Callable[[sqlite3.Connection], None], *, aside: st
             db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     finally:
         db.close()
-    _synchronise(fresh)
+    return put(path, fresh, aside)
+
+
+def put(path: Path, fresh: Path, aside: str | None) -> Path | None:
+    """Let the closed store ``fresh`` take the place of the one at ``path``, as in `replace`."""
+    synchronise(fresh)
     old = None
     if aside is not None and path.exists():
         old = _free(path, aside)
@@ -67,7 +72,7 @@ def replace(path: Path, fill: Callable[[sqlite3.Connection], None], *, aside: st
         if _log(path).exists():
             os.link(_log(path), _log(old))
     fresh.replace(_ready(path))
-    _synchronise(path.parent)
+    synchronise(path.parent)
     finish(path)
     return old
 
@@ -80,9 +85,9 @@ def finish(path: Path) -> None:
     if _ready(path).exists():
         _log(path).unlink(missing_ok=True)
         path.with_name(path.name + "-shm").unlink(missing_ok=True)
-        _synchronise(path.parent)
+        synchronise(path.parent)
         _ready(path).replace(path)
-        _synchronise(path.parent)
+        synchronise(path.parent)
 
 
 def _from_1(db: sqlite3.Connection, path: Path) -> None:
@@ -136,7 +141,8 @@ def _remove(path: Path) -> None:
         path.with_name(path.name + suffix).unlink(missing_ok=True)
 
 
-def _synchronise(path: Path) -> None:
+def synchronise(path: Path) -> None:
+    """Let a file, or the names in a folder, reach the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
