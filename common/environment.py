@@ -6,10 +6,16 @@ default stands in for a variable that is unset or empty. ``$${`` is the text ``$
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
+FILE = "environment"
+"""Name of the file beside a configuration that holds variables for it."""
+
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _VARIABLE = re.compile(r"\$\$\{|\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?P<default>:-[^}]*)?\}|\$\{")
 
 
@@ -31,6 +37,25 @@ class Problem(NamedTuple):
 
     where: tuple[str | int, ...]
     what: str
+
+
+def variables(folder: Path) -> dict[str, str]:
+    """The variables for a configuration in ``folder``: those of the file ``environment`` there, one ``NAME=value`` a line, and over them
+    those of this process. So a service and a command typed by hand know the same.
+
+    Raises OSError, UnicodeDecodeError; and ValueError for a line that is neither, with its number.
+    """
+    file = folder / FILE
+    found: dict[str, str] = {}
+    for number, line in enumerate(file.read_text().splitlines() if file.exists() else (), 1):
+        name, equals, value = (part.strip() for part in line.partition("="))
+        if not line.strip() or name.startswith("#"):
+            continue
+        if not equals or not _NAME.fullmatch(name):
+            raise ValueError(f"{file}:{number}: expected NAME=value, or # and a remark")
+        quoted = len(value) > 1 and value[0] == value[-1] and value[0] in "\"'"
+        found[name] = value[1:-1] if quoted else value
+    return {**found, **os.environ}
 
 
 def substituted(

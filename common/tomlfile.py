@@ -5,7 +5,6 @@ An older layout is brought to the present one in memory; then variables of the e
 
 from __future__ import annotations
 
-import os
 import re
 import tomllib
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any, NamedTuple, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from common import tomlmap
-from common.environment import substituted
+from common.environment import substituted, variables
 from common.errors import FedfabError
 from common.layout import KEY, Layout, NewerError, VersionError
 from common.validation import findings
@@ -22,6 +21,7 @@ from common.validation import findings
 _POSITION = re.compile(r" \(at (?:line (\d+), column \d+|end of document)\)$")
 
 NEWER = "install the fedfab that wrote it again, or put back the file from before its migration: it lies beside it, as *.bak"
+VARIABLES = "a line is NAME=value, the file is text and readable for the service's user"
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -75,7 +75,13 @@ def load(path: Path, model: type[Model], *, hint: str, layout: Layout | None = N
     except MalformedError as error:
         raise FileError("FF-FILE-002", f"{path}:{error.line}: {error.what}", hint=hint) from error
     data = _present(path, document, layout, hint=hint) if layout else document.data
-    data, unset = substituted(data, os.environ)
+    try:
+        known = variables(path.parent)
+    except (OSError, ValueError) as error:
+        raise FileError(
+            "FF-FILE-006", f"the variables beside {path} cannot be used: {error}", hint=VARIABLES
+        ) from error
+    data, unset = substituted(data, known)
     found = [(problem.where, f'"{problem.where[-1]}": {problem.what}') for problem in unset]
     try:
         if not found:

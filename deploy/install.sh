@@ -304,10 +304,9 @@ account_number() {
   awk -F: '$1 == "fedfab" { print $3 ":" $4 }' "$root/etc/passwd" 2>/dev/null || true
 }
 
-# As the service's user, with the variables that systemd gives to the service.
+# As the service's user, and not in a folder where Python would find other modules.
 as_service() (
-  # shellcheck source=/dev/null
-  cd / && set -a && . "$etc/environment" && set +a
+  cd /
   if [ -z "$root" ]; then
     setpriv --reuid=fedfab --regid=fedfab --init-groups "$@"
   else

@@ -8,7 +8,6 @@ environment are put in when all are read (`common.environment`).
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.resources import files
@@ -17,10 +16,10 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from common.environment import substituted
+from common.environment import substituted, variables
 from common.files import write_atomic
 from common.layout import KEY, NewerError, VersionError
-from common.tomlfile import NEWER, MalformedError, parse
+from common.tomlfile import NEWER, VARIABLES, MalformedError, parse
 from common.validation import Location, findings
 from connectors import registry
 from connectors.contract import SourceConfig
@@ -37,7 +36,13 @@ def load(path: Path) -> Config:
     for file in files_of(path):
         document.add(file)
     document.refuse("FF-CONFIG-002")
-    document.substitute(os.environ)
+    try:
+        known = variables(path.parent)
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            "FF-CONFIG-006", f"the variables beside {path} cannot be used: {error}", hint=VARIABLES
+        ) from error
+    document.substitute(known)
     document.refuse("FF-CONFIG-003")
     config = _validated(document, path.parent.absolute())
     for problem in problems(config):

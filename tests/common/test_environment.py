@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from common import tomlfile
-from common.environment import Problem, as_written, substituted
+from common.environment import Problem, as_written, substituted, variables
 
 VARIABLES = {"HOST": "plc-1", "PORT": "4840", "EMPTY": "", "DOLLAR": "${HOST}"}
 
@@ -121,3 +121,22 @@ def test_masking_leaves_parts_of_words_alone() -> None:
 def test_masking_takes_a_text_as_it_is() -> None:
     value, _ = substituted({"a": r"${V:-\1}\g<0>"}, {"V": "x.y"})
     assert as_written(r"got x.y\g<0>, not xzy\g<0>", value) == r"got ${V:-\1}\g<0>, not xzy\g<0>"
+
+
+def test_variables_stand_in_a_file_beside_the_configuration_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "environment").write_text('# ours\n\nMY_PORT=502\nMY_NAME = "a b"  \nMY_OTHER=x=y\n')
+    monkeypatch.setenv("MY_OTHER", "of the process")
+    found = variables(tmp_path)
+    assert (found["MY_PORT"], found["MY_NAME"], found["MY_OTHER"]) == ("502", "a b", "of the process")
+    assert load(tmp_path, 'port = "${MY_PORT}"').port == 502
+
+
+@pytest.mark.parametrize(
+    ("content", "said"), [(b"A=1\n\nno equals\n", "environment:3: expected NAME=value"), (b"A=\xff", "codec")]
+)
+def test_a_file_of_variables_that_cannot_be_used(tmp_path: Path, content: bytes, said: str) -> None:
+    (tmp_path / "environment").write_bytes(content)
+    with pytest.raises(tomlfile.FileError, match=f"FF-FILE-006: .*{said}"):
+        load(tmp_path, "port = 1")

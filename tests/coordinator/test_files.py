@@ -14,7 +14,6 @@ from typer.testing import CliRunner
 from cli.coordinator import app
 from common.secret import Secret
 from common.tomlfile import FileError
-from coordinator import configdocs
 from coordinator.check import check
 from coordinator.config import Config
 from coordinator.configfile import load_config, write_sample
@@ -115,14 +114,6 @@ def test_the_password_of_the_database_stands_in_a_file_of_its_own(tmp_path: Path
     with pytest.raises(FileError, match="a password does not belong in the address") as refused:
         load_config(_write(tmp_path, text.format(":hunter2")))
     assert "hunter2" not in str(refused.value)
-
-
-def test_the_page_on_the_coordinator_is_up_to_date() -> None:
-    page = (ROOT / "docs" / "coordinator.md").read_text()
-    written = page.partition("<!-- options -->\n")[2].partition("<!-- end of options -->")[0]
-    assert written.strip() == configdocs.markdown().strip(), (
-        "run: fedfab coordinator config docs, and put it into docs/coordinator.md"
-    )
 
 
 def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:

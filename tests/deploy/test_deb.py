@@ -1,10 +1,11 @@
 """The life of the package on a box without any network: install, configure, upgrade, refuse, roll back, remove, purge.
 
-This is the real package with all wheels, on a copy of this machine (see `box`). It takes about two minutes.
+This is the real package with all wheels, on a copy of this machine under a systemd of its own (see `box`). It takes about two minutes.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -42,15 +43,24 @@ def next_version(folder: Path) -> Path:
 
 
 def kept(machine: Box) -> str:
-    """Digests of all that a person or the daemon wrote."""
-    return machine.shell("cd / && find etc/fedfab var/lib/fedfab -type f | sort | xargs sha256sum")
+    """Digests of all that a person wrote, and which file the store is."""
+    files = machine.shell("cd / && find etc/fedfab -type f | sort | xargs sha256sum")
+    return files + machine.run("stat", "-c", "%n %i", "/var/lib/fedfab/gateway/store.db")
+
+
+def running(machine: Box) -> tuple[str, str]:
+    """Version and process of the gateway at work."""
+    status = json.loads(machine.run("fedfab", "gateway", "status", "--json", "-c", "/etc/fedfab/gateway.toml"))
+    pid = machine.run("systemctl", "show", "--value", "--property=MainPID", "fedfab-gateway").strip()
+    assert status["pid"] == int(pid)
+    return status["version"], pid
 
 
 def test_install_upgrade_roll_back_and_remove_without_a_network(tmp_path: Path) -> None:
     if os.geteuid() != 0:
         missing("an installation needs root")
-    for program in ("dpkg-deb", "unshare", "nsenter"):
-        need_program(program, "apt-get install dpkg-dev util-linux")
+    for program in ("dpkg-deb", "unshare", "nsenter", "systemctl"):
+        need_program(program, "apt-get install dpkg-dev util-linux systemd")
     if not list(Path("/usr/share/python-wheels").glob("pip-*.whl")):
         missing("the package python3-venv is not installed: apt-get install python3-venv")
     shared, place = tmp_path / "shared", tmp_path / "box"
@@ -59,59 +69,67 @@ def test_install_upgrade_roll_back_and_remove_without_a_network(tmp_path: Path) 
     first = build(ROOT, shared, tmp_path / "wheels")
     second = build(next_version(tmp_path / "next"), shared, tmp_path / "more", "--from", str(tmp_path / "wheels"))
     release = first.name.split("_")[1]
+    roll_back = ("/opt/fedfab/current/install.sh", "--rollback")
 
     with box(place, shared) as machine:
         assert "unreachable" in machine.shell("exec 3<>/dev/tcp/192.0.2.1/80", fails=True)
 
         said = machine.run("dpkg", "--install", f"/box/{first.name}")
         assert f"done: fedfab {release} is in use" in said
-        assert "systemd does not run here, so nothing was started" in said
+        assert "nothing is configured yet, so nothing was started" in said
         assert machine.run("fedfab", "version").startswith(f"fedfab {release}\n")
-        assert machine.run("stat", "-c", "%a %U %G", "/etc/fedfab", "/var/lib/fedfab").split("\n")[:2] == [
-            "750 root fedfab",
-            "750 fedfab fedfab",
-        ]
+        owners = machine.run("stat", "-c", "%a %U %G", "/etc/fedfab", "/var/lib/fedfab")
+        assert owners == "750 root fedfab\n750 fedfab fedfab\n"
+        services = ("fedfab.target", "fedfab-gateway", "fedfab-coordinator")
+        assert machine.run("systemctl", "is-enabled", *services).split() == ["enabled"] * 3
 
         machine.run("fedfab", "gateway", "init", "/etc/fedfab", "--data-dir", "/var/lib/fedfab/gateway")
-        machine.shell(
-            "sed -i 's|127.0.0.1:4840|${PLC}:4840|; 1i # ours' /etc/fedfab/gateway.toml; echo PLC=10.0.0.7 >> /etc/fedfab/environment"
-        )
-        as_service = "cd /; export PLC=x; setpriv --reuid=fedfab --regid=fedfab --init-groups fedfab gateway"
-        assert "gateway-a" in machine.shell(f"{as_service} check -c /etc/fedfab/gateway.toml")
-        machine.shell(f"{as_service} rebuild -c /etc/fedfab/gateway.toml")
+        machine.shell("sed -i 's|127.0.0.1:4840|${PLC}:4840|; 1i # ours' /etc/fedfab/gateway.toml")
+        machine.shell("echo PLC=127.0.0.1 >> /etc/fedfab/environment")
+        machine.run("systemctl", "start", "fedfab-gateway")
+        version, process = running(machine)
+        assert version == release
         before = kept(machine)
-        assert {"etc/fedfab/gateway.toml", "etc/fedfab/environment", "var/lib/fedfab/gateway/store.db"} <= set(
-            before.split()
-        )
 
         machine.shell("echo 'unknown = 1' > /etc/fedfab/conf.d/wrong.toml")
         said = machine.run("dpkg", "--install", f"/box/{second.name}", fails=True)
         assert 'conf.d/wrong.toml:1: unknown option "unknown"' in said
         assert f"the configuration does not pass with fedfab 77.0, so {release} stays in use" in said
-        assert machine.run("fedfab", "version").startswith(f"fedfab {release}\n")
+        assert running(machine) == (release, process), "the old one never stopped"
 
         machine.run("rm", "/etc/fedfab/conf.d/wrong.toml")
         said = machine.run("dpkg", "--configure", "fedfab")
         assert "versions/77.0 is there already" in said
-        assert machine.run("fedfab", "version").startswith("fedfab 77.0\n")
+        assert running(machine)[0] == "77.0"
         assert kept(machine) == before
         assert f"-{release}.tar.gz" in (saved := machine.run("ls", "/var/backups/fedfab"))
         assert "fedfab/gateway.toml" in machine.run("tar", "-tzf", f"/var/backups/fedfab/{saved.split()[0]}")
 
-        roll_back = ("/opt/fedfab/current/install.sh", "--rollback")
+        machine.run("cp", "/etc/fedfab/gateway.toml", "/root")
         machine.shell("sed -i 's/^version = .*/version = 99/' /etc/fedfab/gateway.toml")
         said = machine.run(*roll_back, fails=True)
         assert "FF-CONFIG-005" in said
         assert f"does not pass with fedfab {release}, so 77.0 stays in use" in said
-        machine.shell(
-            "sed -i 's/^version = .*/version = 2                         # of this file\\x27s layout/' /etc/fedfab/gateway.toml"
-        )
+        machine.run("cp", "/root/gateway.toml", "/etc/fedfab/gateway.toml")
         assert f"done: fedfab {release} is in use" in machine.run(*roll_back)
-        assert machine.run("fedfab", "version").startswith(f"fedfab {release}\n")
+        assert running(machine)[0] == release
         assert kept(machine) == before
-        assert "done: fedfab 77.0 is in use" in machine.run(*roll_back)  # there and back again
+
+        broken = "[Service]\nExecStartPre=/bin/sh -c 'test $$(readlink /opt/fedfab/current) != versions/77.0'\n"
+        machine.shell(
+            "mkdir /etc/systemd/system/fedfab-gateway.service.d; cat > /etc/systemd/system/fedfab-gateway.service.d/a.conf"
+            f" <<'END'\n{broken}END"
+        )
+        said = machine.run(*roll_back, fails=True)
+        assert (
+            f"fedfab-gateway does not start with fedfab 77.0 (journalctl -u fedfab-gateway), so {release} is in use again"
+            in said
+        )
+        assert running(machine)[0] == release
+        assert kept(machine) == before
 
         machine.run("dpkg", "--remove", "fedfab")
+        machine.run("systemctl", "is-active", "fedfab-gateway", fails=True)
         machine.run("test", "-e", "/opt/fedfab", fails=True)
         machine.run("test", "-L", "/usr/local/bin/fedfab", fails=True)
         assert kept(machine) == before
