@@ -215,17 +215,16 @@ def _processes(now: Doc, before: Doc | None) -> Table:
 
 
 def _table(*columns: str, title: str) -> Table:
-    table = Table(
-        box=box.SIMPLE_HEAD, title=title, title_justify="left", title_style="bold", expand=True, padding=(0, 1, 0, 0)
-    )
-    for i, name in enumerate(columns):
-        last = i == len(columns) - 1 and not name.startswith(">")
+    """Columns whose name begins with ``>`` hold figures; a last one that does not takes the room that is left."""
+    open_ended = not columns[-1].startswith(">")
+    table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", title_style="bold", expand=open_ended)
+    for name in columns:
         table.add_column(
             name.removeprefix(">"),
             justify="right" if name.startswith(">") else "left",
             no_wrap=True,
             overflow="ellipsis",
-            ratio=1 if last else None,
+            ratio=1 if open_ended and name == columns[-1] else None,
         )
     return table
 
