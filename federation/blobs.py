@@ -43,7 +43,7 @@ class BlobStore:
 
     def __init__(self, folder: Path, max_bytes: int = MAX_BYTES, quota_bytes: int = QUOTA_BYTES) -> None:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._folder, self._max_bytes, self._quota_bytes = folder, max_bytes, quota_bytes
+        self._folder, self.max_bytes, self.quota_bytes = folder, max_bytes, quota_bytes
         self._uploads: dict[str, asyncio.Task[Any] | None] = {}
         self._held: dict[str, dict[str, int]] = {}
         for path in folder.iterdir():
@@ -180,12 +180,12 @@ class BlobStore:
 
     def _admit(self, blob: str, length: int) -> None:
         self._path(blob)
-        if length > self._max_bytes:
+        if length > self.max_bytes:
             raise self._too_large(length)
         others = self.held(owner(blob)) - self._held.get(owner(blob), {}).get(blob, 0)
-        if others + length > self._quota_bytes:
+        if others + length > self.quota_bytes:
             raise _no_room(
-                f'"{owner(blob)}" holds {others} bytes here and may hold {self._quota_bytes}: no room for {length} more',
+                f'"{owner(blob)}" holds {others} bytes here and may hold {self.quota_bytes}: no room for {length} more',
                 "it goes on by itself once earlier blobs were fetched; check that their recipients run, or raise the quota",
             )
 
@@ -212,7 +212,7 @@ class BlobStore:
     def _too_large(self, got: int, limit: int | None = None) -> RefusedError:
         return RefusedError(
             "FF-FED-017",
-            f"the blob has {got} bytes, at most {limit or self._max_bytes} are taken",
+            f"the blob has {got} bytes, at most {limit or self.max_bytes} are taken",
             hint="make the network smaller, or raise the aggregator's limit",
             status=413,
         )
@@ -227,9 +227,7 @@ def owner(blob: str) -> str:
     return blob.rpartition(".")[0]
 
 
-async def open_stream(
-    manifest: Manifest, pieces: AsyncIterable[Buffer], progress: Callable[[], None] = lambda: None
-) -> bytearray:
+async def open_stream(manifest: Manifest, pieces: AsyncIterable[Buffer]) -> bytearray:
     """The plaintext of a blob from its sealed bytes as they come; one chunk is opened in a thread while the next arrives.
 
     Raises TrustError for bytes that are not what was sealed, FederationError FF-FED-018 where there are too few or too many.
@@ -243,7 +241,6 @@ async def open_stream(
             await opening
         out = target[index * manifest.chunk_bytes :][: len(sealed) - TAG_BYTES]
         opening = asyncio.ensure_future(asyncio.to_thread(opener.chunk_into, index, sealed, out))
-        progress()
         index += 1
     if opening is not None:
         await opening

@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary
 from aiohttp import web
 
 from federation.errors import RefusedError
-from federation.sockets import watchful
+from federation.sockets import UNSENT_BYTES, watchful
 from trust import tls
 from trust.identity import Peer, TrustStore
 
@@ -51,6 +51,7 @@ class Callers:
         if transport is not None:
             if known is None and (opened := transport.get_extra_info("socket")) is not None:
                 watchful(opened)
+                transport.set_write_buffer_limits(UNSENT_BYTES)
             self._known[transport] = caller, now
         return caller
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Collection
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection
 from contextlib import aclosing
 from pathlib import Path
 from weakref import WeakValueDictionary
@@ -24,7 +24,7 @@ class Inbox:
         self._opening: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def open(self, blob: str, manifest: Manifest, progress: Callable[[], None]) -> bytearray:
-        """The plaintext. Goes on where an earlier call, or an earlier process, was cut.
+        """The plaintext. Goes on where an earlier call, or an earlier process, was cut; ``progress`` is called as bytes arrive.
 
         Raises RefusedError FF-FED-013 where the blob is gone, TrustError for bytes that are not what was sealed.
         """
@@ -49,15 +49,21 @@ class Inbox:
         await self._blobs.drop(await self._blobs.old())
 
     async def _open(self, blob: str, manifest: Manifest, progress: Callable[[], None]) -> bytearray:
-        async with aclosing(self._pieces(blob, manifest.sealed_size)) as pieces:
-            return await open_stream(manifest, pieces, progress)
+        async with aclosing(self._pieces(blob, manifest.sealed_size, progress)) as pieces:
+            return await open_stream(manifest, pieces)
 
-    async def _pieces(self, blob: str, size: int) -> AsyncGenerator[Buffer]:
+    async def _pieces(self, blob: str, size: int, progress: Callable[[], None]) -> AsyncGenerator[Buffer]:
         """What lies here, then what is fetched and kept."""
+
+        async def fetched() -> AsyncIterator[bytes]:
+            async for piece in self._link.download(blob, kept):
+                progress()
+                yield piece
+
         kept = min(self._blobs.size(blob), size)
         if kept:
             async for piece in self._blobs.read(blob, 0, kept):
                 yield piece
         if kept < size:
-            async for fetched in self._blobs.keep(blob, self._link.download(blob, kept)):
-                yield fetched
+            async for new in self._blobs.keep(blob, fetched()):
+                yield new

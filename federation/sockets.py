@@ -1,4 +1,4 @@
-"""Lines whose other end has vanished without a word: the kernel finds out in bounded time, also while nothing is sent."""
+"""What the kernel does for us: it finds out in bounded time that the other end has vanished, and takes no more than the line carries."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ PROBE_S = 10
 DEAD_S = 30
 """Sent bytes, or such questions, without an answer for so long: the line is dead."""
 
+UNSENT_BYTES = 128 << 10
+"""What may lie in the kernel unsent: on a thin line megabytes would hide there, and what was written would not be what has moved."""
+
 
 def watchful(opened: socket.socket) -> None:
     """Have the kernel watch a TCP socket (tcp(7)); where a system lacks an option, its own defaults hold."""
@@ -19,6 +22,7 @@ def watchful(opened: socket.socket) -> None:
         ("TCP_KEEPINTVL", PROBE_S),
         ("TCP_KEEPCNT", DEAD_S // PROBE_S),
         ("TCP_USER_TIMEOUT", DEAD_S * 1000),
+        ("TCP_NOTSENT_LOWAT", UNSENT_BYTES),
     ):
         if hasattr(socket, name):
             opened.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)

@@ -23,6 +23,8 @@ from trust.identity import Identity, TrustStore
 from trust.keys import SuiteName
 
 MEMBERS = ("gateway-a", "gateway-b", "gateway-c")
+CLOUD = "10.219.7.1"
+"""The aggregator's address where a test has a network of its own."""
 
 
 @pytest.fixture(scope="session")
@@ -30,7 +32,7 @@ def ca(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a CA that has issued the aggregator ``cloud``, three gateways and an operator."""
     folder = tmp_path_factory.mktemp("federation-ca")
     pki.init(folder, pki.SUITES, "Test Works")
-    pki.issue(folder, pki.Request("cloud", "coordinator", "Test Works", ["localhost", "127.0.0.1"]))
+    pki.issue(folder, pki.Request("cloud", "coordinator", "Test Works", ["localhost", "127.0.0.1", CLOUD]))
     for name in MEMBERS:
         pki.issue(folder, pki.Request(name, "gateway", "Test Works"))
     pki.issue(folder, pki.Request("operator", "operator", "Test Works"))

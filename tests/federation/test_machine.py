@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
 from federation.aggregate import aggregate
 from federation.checkpoint import Checkpoint
@@ -75,29 +75,28 @@ class Federation(RuleBasedStateMachine):
             self.start(name)
         self.loop.spend(1.0)
 
-    @rule(call=st.sampled_from(CALLS), upcoming=st.lists(faults, min_size=1, max_size=3))
-    def network_misbehaves(self, call: str, upcoming: list[Fault]) -> None:
-        self.network.faults[call].extend(upcoming)
-
     @rule(seconds=st.sampled_from([0.005, 0.05, 1.0, 10.0, 100.0]))
     def time_passes(self, seconds: float) -> None:
         self.loop.spend(seconds)
 
-    @rule(sender=st.sampled_from(EVERYBODY), to=st.sampled_from(EVERYBODY), size=st.sampled_from(sorted(SIZES)))
-    def somebody_says_something(self, sender: str, to: str, size: str) -> None:
+    @rule(
+        sender=st.sampled_from(EVERYBODY),
+        to=st.sampled_from(EVERYBODY),
+        size=st.sampled_from(sorted(SIZES)),
+        troubles=st.lists(st.tuples(st.sampled_from(CALLS), faults), max_size=4),
+    )
+    def somebody_says_something(self, sender: str, to: str, size: str, troubles: list[tuple[str, Fault]] = ()) -> None:  # type: ignore[assignment]
+        for call, fault in troubles:
+            self.network.faults[call].append(fault)
         if sender != to and sender in self.nodes and to in self.nodes[sender].participants:
             self.number += 1
             self.said[sender, to].append(self.number)
             process = self.running[sender]
             self.loop.create_task(self.say(self.nodes[sender], to, self.number, size), context=process.context.copy())
 
-    @rule(name=st.sampled_from(MEMBERS))
-    def line_is_cut(self, name: str) -> None:
-        self.network.cut_off.add(name)
-
-    @rule(name=st.sampled_from(MEMBERS))
-    def line_is_mended(self, name: str) -> None:
-        self.network.cut_off.discard(name)
+    @rule(name=st.sampled_from(MEMBERS), cut=st.booleans())
+    def line_is_cut_or_mended(self, name: str, cut: bool) -> None:
+        (self.network.cut_off.add if cut else self.network.cut_off.discard)(name)
 
     @rule(name=st.sampled_from(EVERYBODY), turns=st.integers(0, 60))
     def process_is_killed(self, name: str, turns: int) -> None:
@@ -108,6 +107,7 @@ class Federation(RuleBasedStateMachine):
             if name == "cloud":
                 self.network.server = self.network.app = None
 
+    @precondition(lambda self: len(self.running) < len(EVERYBODY))
     @rule(name=st.sampled_from(EVERYBODY))
     def process_is_started(self, name: str) -> None:
         if name not in self.running:
