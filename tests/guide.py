@@ -106,7 +106,7 @@ def _replaced(text: str, ports: Mapping[str, int]) -> str:
 def _masked(line: str) -> str:
     """A line without what differs from run to run: digits, signs, the widths of columns, hexadecimal names."""
     line = re.sub(r"\b[0-9a-f]{8,}\b", "#", line)
-    line = re.sub(r"[-+]?\d[\d.,:e+-]*", "#", line)
+    line = re.sub(r"[-+]?\d[\d.,:e+-]*|–", "#", line)
     return re.sub(r"[\s─━┃│┏┓┗┛┡┩╇┳┻└┘┴┬┼├┤╭╮╰╯]+", " ", line).strip()
 
 
