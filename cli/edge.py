@@ -47,14 +47,14 @@ def train(
 
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    from common.log import configure
     from federation.taskfile import load_task
     from gateway import alone
     from gateway.configfile import load
+    from gateway.seeing import logs
     from models.spec import TaskSpec
 
     loaded = load(config)
-    configure("warning", loaded.log.format)  # the bars tell the rest
+    logs.start(loaded, "warning")  # the bars tell the rest; the log of the task has all of it
     spec = load_task(task)
     if layer is not None:
         spec = TaskSpec.model_validate(spec.model_dump() | {"layer": layer})

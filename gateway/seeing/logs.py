@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from common.log import configure
-from common.tasklog import TaskLogs
+from common.tasklog import Level, TaskLogs
 from gateway.config import Config
 
 
@@ -15,8 +15,8 @@ def task_logs(config: Config) -> TaskLogs:
     )
 
 
-def start(config: Config) -> TaskLogs:
-    """Set up logging for this process."""
+def start(config: Config, level: Level | None = None) -> TaskLogs:
+    """Set up logging for this process; standard error shows lines of at least ``level``, by default the configuration's."""
     logs = task_logs(config)
-    configure(config.log.level, config.log.format, first=logs, first_level=config.log.task_level)
+    configure(level or config.log.level, config.log.format, first=logs, first_level=config.log.task_level)
     return logs

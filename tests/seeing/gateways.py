@@ -20,6 +20,8 @@ from gateway.runtime import Runtime
 from gateway.seeing.logs import task_logs
 from gateway.seeing.overview import Seeing
 from gateway.store import Store
+from gateway.store.metrics import StoreMetrics
+from gateway.store.upkeep import Upkeep
 from gateway.workers import WorkerPool
 from tests.gateway.plants import config as plant
 from tests.gateway.plants import snapshot
@@ -66,6 +68,7 @@ async def gateway(folder: Path, **options: Any) -> AsyncIterator[Gateway]:
             seeing, meter = Seeing(made, task_logs(made)), Meter()
             seeing.show(server)
             seeing.look_at(store=store, runtime=runtime, models=models, programs=programs, pool=pool)
+            seeing.add("store", StoreMetrics(store, Upkeep(store, made.store, [])))
             seeing.add("federation", meter)
             seeing.add_buffers("federation", meter.buffers)
             yield Gateway(made, store, runtime, models, programs, pool, server, meter, seeing.logs, seeing)
