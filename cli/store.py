@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -68,18 +69,12 @@ def info(
         console.print_json(data=found)
         return
     console.print(f"{found['path']}: {_size(found['file_bytes'])} on disk", highlight=False)
-    columns = ("layer", "of", "entries", "blocks", "size", "from", "to", "dropped", "without features", "damaged")
-    table = Table(*columns, title="what it holds (times: UTC)")
+    table = Table("layer", "of", "entries", "size", "from, to (UTC)", "dropped", "damaged", box=box.SIMPLE)
     for row in found["held"]:
-        numbers = (
-            f"{row['entries']:,}",
-            f"{row['blocks']:,}",
-            _size(row["bytes"]),
-            _time(row["first"]),
-            _time(row["last"]),
-        )
-        lost = (f"{row['dropped']:,}", f"{row['unprepared']:,}" if row["layer"] == "raw" else "", f"{row['damaged']:,}")
-        table.add_row(row["layer"], row["of"], *numbers, *lost)
+        times = f"{_time(row['first'])}\n{_time(row['last'])}".strip()
+        dropped = f"{row['dropped']:,}" + (f"\n({row['unprepared']:,} without features)" if row["unprepared"] else "")
+        size = (f"{row['entries']:,}", _size(row["bytes"]))
+        table.add_row(row["layer"], row["of"], *size, times, dropped, f"{row['damaged']:,}")
     console.print(table)
     if found["damage"]:
         table = Table("found", "layer", "of", "block", "entries", "why", title="blocks set aside as damaged")

@@ -32,6 +32,7 @@ from gateway.seeing import logs
 from gateway.seeing.overview import Seeing
 from gateway.status import Status
 from gateway.store import Store
+from gateway.store.metrics import StoreMetrics
 from gateway.store.upkeep import Upkeep
 from gateway.workers import WorkerPool
 
@@ -92,6 +93,7 @@ async def _day(config: Config, load: Callable[[], Config]) -> None:
         programs = Programs(config, folder=data / "checkpoints", models=models, pool=pool)
         member = Membership(config, programs)
         seeing.look_at(store=store, runtime=runtime, models=models, programs=programs, pool=pool)
+        seeing.add("store", StoreMetrics(store, upkeep))
         seeing.add("federation", member.meter)
         seeing.add_buffers("federation", member.meter.buffers)
         clock = Clock()

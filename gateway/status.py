@@ -18,6 +18,7 @@ from gateway.programs import Programs
 from gateway.runtime import Runtime
 from gateway.seeing.overview import Seeing
 from gateway.store import Store
+from gateway.store.metrics import summary
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +38,9 @@ class Status:
 
     async def __call__(self) -> dict[str, object]:
         """Sources, ends, tasks, models, alerts, buffers, predictions, processes, the box."""
-        ends, models, seen = await asyncio.to_thread(lambda: (self._ends(), self._models(), self.seeing.status()))
+        ends, models, kept, seen = await asyncio.to_thread(
+            lambda: (self._ends(), self._models(), summary(self.store), self.seeing.status())
+        )
         coordinator = self.reload.config.coordinator
         return {
             "gateway": self.reload.config.gateway.name,
@@ -51,6 +54,7 @@ class Status:
             "coordinator": {"url": coordinator.url, "connected": self.programs.connected} if coordinator else None,
             **self._sources(),
             "ends": ends,
+            "store": kept,
             "tasks": self.programs.status(),
             "models": models,
             **seen,

@@ -92,6 +92,7 @@ class OldStoreError(StoreError):
 def exclusive(path: Path) -> int:
     """Handle of a lock that one process at a time can have; closing it gives the lock back. Raises StoreError."""
     handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    adopt(path)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -99,6 +100,13 @@ def exclusive(path: Path) -> int:
         hint = "stop the running gateway first"
         raise StoreError("FF-STORE-001", f"{path.with_suffix('.db')} is in use by another gateway", hint=hint) from None
     return handle
+
+
+def adopt(path: Path) -> None:
+    """Give a file that root has made to the owner of its folder: the gateway runs as somebody else and must be able to write it."""
+    if os.geteuid() == 0:
+        folder = path.absolute().parent.stat()
+        os.chown(path, folder.st_uid, folder.st_gid)
 
 
 @contextmanager

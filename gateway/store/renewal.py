@@ -16,7 +16,7 @@ from pathlib import Path
 import structlog
 
 from gateway.store import codec, tally
-from gateway.store.database import connect, reported
+from gateway.store.database import adopt, connect, reported
 from gateway.store.ruins import Ruins
 from gateway.store.tally import guard
 
@@ -64,6 +64,9 @@ def replace(path: Path, fill: Callable[[sqlite3.Connection], None], *, aside: st
 
 def put(path: Path, fresh: Path, aside: str | None) -> Path | None:
     """Let the closed store ``fresh`` take the place of the one at ``path``, as in `replace`."""
+    adopt(fresh)
+    if path.exists():
+        fresh.chmod(path.stat().st_mode & 0o777)
     synchronise(fresh)
     old = None
     if aside is not None and path.exists():

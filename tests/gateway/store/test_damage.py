@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sqlite3
 import tempfile
@@ -76,7 +77,9 @@ def told(store: Store) -> bool:
     return damaged or store.file.renewed > 0 or bool(store.damage())
 
 
-@settings(max_examples=60, deadline=None, phases=[Phase.generate])  # shrinking would take minutes and show no more
+@settings(
+    max_examples=int(os.environ.get("FEDFAB_DAMAGE_EXAMPLES", "60")), deadline=None, phases=[Phase.generate]
+)  # shrinking would take minutes and show no more
 @given(st.data())
 def test_whatever_byte_is_damaged_the_store_opens_and_loses_nothing_in_silence(
     whole: Path, data: st.DataObject
