@@ -52,8 +52,8 @@ def onnx_model(add: float) -> bytes:
     return model.SerializeToString()
 
 
-def slow_model(runs: int) -> bytes:
-    """The same with 0 to add, but each run of it takes about ``runs`` milliseconds of CPU."""
+def slow_model(cpu_ms: int) -> bytes:
+    """The same with 0 to add, but each run of it takes about so many milliseconds of CPU."""
     width = 1024
     body = helper.make_graph(
         [helper.make_node("MatMul", ["h", "identity"], ["next"]), helper.make_node("Identity", ["go"], ["on"])],
@@ -85,7 +85,7 @@ def slow_model(runs: int) -> bytes:
             numpy_helper.from_array(np.array([-1, 1], np.int64), "shape"),
             numpy_helper.from_array(np.eye(1, width, dtype=np.float32), "first"),
             numpy_helper.from_array(np.eye(width, dtype=np.float32), "identity"),
-            numpy_helper.from_array(np.array(runs, np.int64), "runs"),
+            numpy_helper.from_array(np.array(15 * cpu_ms, np.int64), "runs"),
         ],
     )
     model = helper.make_model(graph, ir_version=10, opset_imports=[helper.make_opsetid("", 20)])
