@@ -11,11 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.tasklog import TaskLogs
+from gateway.config import Config, Trust
 from gateway.modelstore import ModelStore
 from gateway.seeing.diagnose import diagnose
+from gateway.seeing.reach import reach
 from gateway.seeing.redact import Redactor
 from gateway.store import Store
 from tests.conftest import free_port
+from tests.coordinator.world import Cloud
 from tests.gateway.served import draft, onnx_model
 from trust import pki
 
@@ -134,3 +137,29 @@ def test_a_configuration_that_cannot_be_used_is_in_the_bundle_with_its_problems(
 @given(st.text(st.characters(categories=["L", "N", "P"]), min_size=4), st.text(), st.text())
 def test_a_known_secret_is_found_wherever_it_stands(secret: str, before: str, after: str) -> None:
     assert secret not in Redactor([secret])(before + secret + after).replace("[redacted]", "")
+
+
+async def test_each_step_to_a_coordinator_is_told(ca: Path, tmp_path: Path) -> None:
+    cloud = Cloud(ca, tmp_path)
+    config = Config.model_validate(
+        {
+            "gateway": {"name": "gateway-a", "data_dir": tmp_path / "data"},
+            "trust": {"identity": ca / "issued" / "gateway-a", "suite": "intl"},
+            "coordinator": {"url": cloud.url},
+        }
+    )
+    async with cloud.running():
+        steps = [step async for step in reach(config)]
+    assert [step.ok for step in steps] == [True] * 4, steps
+    assert "gateway-a, role gateway, valid until" in steps[2].told
+    assert "cloud speaks version" in steps[3].told
+
+    stranger = tmp_path / "other"
+    pki.init(stranger, ["intl"], "Other Works")
+    pki.issue(stranger, pki.Request("gateway-a", "gateway", "Other Works"))
+    wrong = config.model_copy(update={"trust": Trust(identity=stranger / "issued" / "gateway-a", suite="intl")})
+    async with cloud.running():
+        *fine, last = [step async for step in reach(wrong)]
+    assert all(step.ok for step in fine)
+    assert (last.ok, last.name) == (False, "TLS and session with the coordinator")
+    assert "FF-" in last.told
