@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,8 +43,12 @@ class Window:
 
     def describe(self, end: str) -> dict[str, object]:
         """As an answer says it."""
-        moment = np.datetime_as_string(np.datetime64(self.row_time, "ns"), unit="ms")
-        found: dict[str, object] = {"end": end, "row_time": f"{moment}Z", "age_s": round(self.age_s, 3)}
+        moment = datetime.fromtimestamp(self.row_time // 1_000_000 / 1e3, UTC).isoformat(timespec="milliseconds")
+        found: dict[str, object] = {
+            "end": end,
+            "row_time": moment.replace("+00:00", "Z"),
+            "age_s": round(self.age_s, 3),
+        }
         if self.stale:
             found["stale"] = True
         if self.skipped:
@@ -87,17 +92,23 @@ class LatestWindows:
         stale = self.stale_after_s is not None and age_s > self.stale_after_s
         self._young_enough(end, age_s, max_age_s)
         left_out = np.flatnonzero(~complete[index[0] :]) + index[0]
-        empty = np.isnan(rows.x[left_out]).any(axis=0)
-        fields = served.evidence.data_schema.fields
-        missing = tuple(field.name for field, lacks in zip(fields, empty.tolist(), strict=True) if lacks)
+        missing = self._missing(served, rows.x[left_out]) if len(left_out) else ()
         x = rows.x[index].astype(np.float32)[None]
         return Window(x, row_time, age_s, stale, len(left_out), missing)
+
+    @staticmethod
+    def _missing(served: Served, x: NDArray[np.float64]) -> tuple[str, ...]:
+        empty: NDArray[np.bool_] = np.isnan(x).any(axis=0)
+        fields = zip(served.evidence.data_schema.fields, empty.tolist(), strict=True)
+        return tuple(field.name for field, lacks in fields if lacks)
 
     def _fits(self, served: Served, end: str) -> None:
         schema = self.ends.get(end)
         if schema is None:
             known = ", ".join(sorted(self.ends))
             raise RefusalError(404, "FF-INFER-008", f'no end "{end}" at this gateway; it has {known}')
+        if served.fits.get(end) is schema:
+            return
         difference = served.evidence.data_schema.difference(schema)
         if difference is not None:
             raise RefusalError(
@@ -106,6 +117,7 @@ class LatestWindows:
                 f'end "{end}" does not fit model {served.evidence.model}: {difference}',
                 hint="ask the model of the end's own cluster; GET /v2/models lists them",
             )
+        served.fits[end] = schema
 
     def _young_enough(self, end: str, age_s: float, max_age_s: float | None) -> None:
         limit_s = max_age_s or (None if self.flag_stale else self.stale_after_s)

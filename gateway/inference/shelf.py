@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from common.errors import FedfabError
 from gateway.inference.refusal import RefusalError
 from gateway.modelstore import Evidence, ModelStore
+from models.schema import Schema
 
 log = structlog.get_logger()
 
@@ -54,6 +55,8 @@ class Served:
     load_s: float
     window_s: float = 0.0
     """CPU time that a run takes for one window, where it has many."""
+    fits: dict[str, Schema] = field(default_factory=dict)
+    """Of each end the schema that was last found to be this model's."""
     _limits: tuple[float, Limits] | None = None
 
     @property
@@ -86,7 +89,7 @@ class Served:
             "outputs": [_tensor(node) for node in self.session.get_outputs()],
             "parameters": {
                 "version_in_use": None if in_use is None else str(in_use),
-                "fields": [field.model_dump() for field in schema.fields],
+                "fields": [each.model_dump() for each in schema.fields],
                 "label": schema.label.model_dump(),
                 "evidence": self.evidence.model_dump(mode="json", exclude={"data_schema"}),
             },
@@ -276,7 +279,7 @@ def _cpu_s(served: Served, windows: int) -> float:
 
 
 def _limits(evidence: Evidence, sigma: float) -> Limits:
-    spreads = [evidence.inputs.get(field.name) for field in evidence.data_schema.fields]
+    spreads = [evidence.inputs.get(each.name) for each in evidence.data_schema.fields]
     most = float(np.finfo(np.float32).max)
     low = [-most if spread is None else max(spread.mean - sigma * spread.std, -most) for spread in spreads]
     high = [most if spread is None else min(spread.mean + sigma * spread.std, most) for spread in spreads]

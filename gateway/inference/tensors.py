@@ -79,7 +79,9 @@ def _single(tensor: Tensor, numbers: NDArray[Any]) -> NDArray[np.float32]:
     if numbers.dtype.kind == "f" and numbers.dtype.itemsize <= 4:
         return numbers.astype(np.float32, copy=False)
     if tensor.datatype in FLOATS:
-        if max(numbers.max(), -numbers.min()) <= SINGLE_MAX:
+        if (
+            np.vdot(numbers, numbers) <= SINGLE_MAX**2
+        ):  # then none alone is larger, and this is the quickest way to know
             return numbers.astype(np.float32)
         lossy = np.abs(numbers) > SINGLE_MAX
     elif numbers.dtype.kind == "f":
