@@ -1,6 +1,7 @@
 """Blocks as bytes: little-endian columns behind a small header, what repeats compressed, measured values as they are.
 
-    length of header u32 | header (JSON) | length of packed columns u32 | zlib of packed columns | plain columns
+    length of header u32 | header (JSON; zlib of it where the top bit of the length is set)
+    length of packed columns u32 | zlib of packed columns | plain columns
 
 Doubles of a measurement hardly compress and would cost most of the time; times, tag numbers and qualities shrink to next to nothing.
 The header names whose block it is, so that a block found in the ruins of a file still says what it was.
@@ -16,11 +17,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import orjson
 from numpy.typing import NDArray
 
 from gateway.blocks import FeatureBlock, Kind, SampleBlock
 
 _LENGTH = struct.Struct("<I")
+_SHRUNK = 1 << 31
+_LONG = 256  # bytes of a header that is worth shrinking
 _FAST = 1  # zlib's level: the columns are so regular that a higher one gains little
 
 
@@ -45,7 +49,7 @@ def encode_samples(block: SampleBlock, source: str, cursor: str | None = None, p
             block.tag.astype("<u4"),
             block.kind,
             block.quality,
-            np.diff(block.source_time, prepend=np.int64(0)).astype("<i8"),
+            _steps(block.source_time),
             (block.gateway_time - block.source_time).astype("<i8"),
         ],
         plain=[payload.astype("<i8")],
@@ -83,7 +87,7 @@ def encode_features(block: FeatureBlock, end: str) -> bytes:
     return _join(
         {"n": n, "end": end, "fields": fields}
         | ({"first": int(block.time[0]), "last": int(block.time[-1])} if n else {}),
-        packed=[np.diff(block.time, prepend=np.int64(0)).astype("<i8"), block.group.astype("<f8")],
+        packed=[_steps(block.time), block.group.astype("<f8")],
         plain=[block.label.astype("<f8"), np.ascontiguousarray(block.x, "<f8")],
     )
 
@@ -129,8 +133,7 @@ class Header:
 def named(data: bytes, **more: object) -> bytes:
     """A block with more in its header. Raises ValueError for bytes that are no block."""
     header, at = _header(data)
-    head = json.dumps(header | more, separators=(",", ":")).encode()
-    return b"".join([_LENGTH.pack(len(head)), head, data[at:]])
+    return _head(header | more) + data[at:]
 
 
 def join_samples(blocks: Sequence[SampleBlock]) -> SampleBlock:
@@ -177,23 +180,34 @@ def join_features(blocks: Sequence[FeatureBlock]) -> FeatureBlock:
 
 
 def _join(header: Mapping[str, object], packed: Sequence[NDArray[Any]], plain: Sequence[NDArray[Any]]) -> bytes:
-    head = json.dumps(header, separators=(",", ":")).encode()
     small = zlib.compress(b"".join(column.tobytes() for column in packed), _FAST)
-    return b"".join(
-        [_LENGTH.pack(len(head)), head, _LENGTH.pack(len(small)), small, *(column.tobytes() for column in plain)]
-    )
+    return b"".join([_head(header), _LENGTH.pack(len(small)), small, *(column.tobytes() for column in plain)])
+
+
+def _head(header: Mapping[str, object]) -> bytes:
+    """A header with its length in front. Names of tags repeat each other, so that a long one shrinks to a fraction."""
+    try:
+        head = orjson.dumps(header)
+    except TypeError:  # half a character, which a machine may well send
+        head = json.dumps(header).encode()
+    if len(head) < _LONG:
+        return _LENGTH.pack(len(head)) + head
+    small = zlib.compress(head, _FAST)
+    return _LENGTH.pack(len(small) | _SHRUNK) + small
 
 
 def _header(data: bytes) -> tuple[dict[str, object], int]:
     """The header, and where the columns begin."""
     try:
         (size,) = _LENGTH.unpack_from(data)
-        header = json.loads(data[4 : 4 + size])
-    except struct.error as error:
+        end = 4 + (size & ~_SHRUNK)
+        head = zlib.decompress(data[4:end]) if size & _SHRUNK else data[4:end]
+        header = json.loads(head) if b"\\ud" in head else orjson.loads(head)
+    except (struct.error, zlib.error) as error:
         raise ValueError(str(error)) from error
     if not isinstance(header, dict):
         raise ValueError("header that is no object")
-    return header, 4 + size
+    return header, end
 
 
 def _split(data: bytes) -> tuple[dict[str, object], bytes, bytes]:
@@ -204,6 +218,13 @@ def _split(data: bytes) -> tuple[dict[str, object], bytes, bytes]:
         return header, zlib.decompress(data[at : at + size]), data[at + size :]
     except (struct.error, zlib.error) as error:
         raise ValueError(str(error)) from error
+
+
+def _steps(time: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The first, then what each is later than the one before."""
+    steps = time.astype("<i8")
+    steps[1:] -= time[:-1]
+    return steps
 
 
 def _columns(data: bytes, n: int, dtypes: Sequence[str]) -> list[NDArray[Any]]:
