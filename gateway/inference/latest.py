@@ -98,9 +98,8 @@ class LatestWindows:
 
     @staticmethod
     def _missing(served: Served, x: NDArray[np.float64]) -> tuple[str, ...]:
-        empty: NDArray[np.bool_] = np.isnan(x).any(axis=0)
-        fields = zip(served.evidence.data_schema.fields, empty.tolist(), strict=True)
-        return tuple(field.name for field, lacks in fields if lacks)
+        columns = zip(served.evidence.data_schema.fields, np.isnan(x).T, strict=True)
+        return tuple(field.name for field, lacks in columns if lacks.any())
 
     def _fits(self, served: Served, end: str) -> None:
         schema = self.ends.get(end)
