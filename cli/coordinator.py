@@ -59,7 +59,7 @@ def run(
     found = load_config(config)
     seeing.start_logging(found)
     configuration.warn_of_age("coordinator", config, found.version, LAYOUT)
-    asyncio.run(daemon.run(found, ready_fd))
+    asyncio.run(daemon.run(found, lambda: load_config(config), ready_fd))
 
 
 @app.command()

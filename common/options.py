@@ -1,4 +1,4 @@
-"""Kinds of option that several rooms share: a file beside the configuration, an address without a password.
+"""Options that several rooms share: a file beside the configuration, an address without a password, how a daemon is watched.
 
 A model is validated with ``context={"folder": Path}``, the folder of the configuration file; relative paths are relative to it.
 """
@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AfterValidator, BeforeValidator, ValidationInfo
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
 
 _PASSWORD = re.compile(r"(?P<before>://[^/@:?#]*:)(?!\d+(?:[/?#]|$)).*(?P<after>@)|(?P<option>[?&]password=)[^&]*")
 """``user:PASSWORD@`` (a port is no password, whatever follows it) or ``?password=PASSWORD``."""
@@ -36,6 +36,25 @@ LocalFile = Annotated[Path, AfterValidator(_from_the_folder)]
 
 Address = Annotated[str, AfterValidator(_refuse_password), BeforeValidator(_mask)]
 """A URL without a password. One that has one is refused, and masked before any error message can show it."""
+
+
+class Service(BaseModel):
+    """How the daemon is watched and how it ends; with systemd the unit says the rest."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+    stop_s: float = Field(
+        default=20.0,
+        gt=0,
+        le=600,
+        description="Told to stop, it has so long to answer what was asked and to keep what came. Must be less than TimeoutStopSec.",
+    )
+    watchdog_s: float | None = Field(
+        default=None,
+        ge=1,
+        description="A part that has work and gets nothing done for so long hangs: the cause is written down and the process ends with "
+        "status 70. Default: WatchdogSec of the unit; without systemd, never.",
+    )
 
 
 def is_loopback(host: str) -> bool:

@@ -12,7 +12,7 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from sqlalchemy import make_url
 
-from common.options import Address, LocalFile, is_loopback
+from common.options import Address, LocalFile, Service, is_loopback
 from common.secret import Secret
 from coordinator.layout import LAYOUT
 from trust.keys import SuiteName
@@ -159,6 +159,7 @@ class Config(Section):
     )
     limits: Limits = Limits()
     log: Log = Log()
+    service: Service = Service()
     metrics: Metrics = Metrics()
 
     @model_validator(mode="after")

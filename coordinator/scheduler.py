@@ -20,6 +20,7 @@ from coordinator.contacts import Contacts
 from coordinator.errors import ConflictError, CoordinatorError
 from coordinator.registry import Registry
 from coordinator.resources import ENDED, Model, Task
+from coordinator.slots import Slots
 from coordinator.tasks import Tasks
 from federation.aggregate import aggregate
 from federation.checkpoint import Checkpoint
@@ -46,7 +47,7 @@ class Scheduler:
         self._node, self._tasks, self._registry, self._contacts = node, tasks, registry, contacts
         self._checkpoints = checkpoints
         self.history = History()
-        self._slots = asyncio.Semaphore(running)
+        self.slots = Slots(running)
         self._jobs: dict[str, asyncio.Task[None]] = {}
         self._group = asyncio.TaskGroup()
 
@@ -112,7 +113,7 @@ class Scheduler:
         bind(task.id)
         try:
             # what gateways do by themselves costs nothing here, however long one of them is away
-            async with self._slots if task.spec.layer == "cloud" else nullcontext():
+            async with self.slots if task.spec.layer == "cloud" else nullcontext():
                 if task.state == "submitted":
                     # told before it counts as running: a crash in between tells them twice, which they bear
                     await self._tell(task.members, "task.start", task.id, spec=task.spec.model_dump(mode="json"))

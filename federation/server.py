@@ -54,6 +54,10 @@ class FederationServer:
         self._limits = limits or Limits()
         self._patience: set[asyncio.Timeout] = set()
 
+    def renew(self, identity: Identity) -> None:
+        """Show this certificate to members from now on: a later one of the same key."""
+        self._identity = identity
+
     def add_routes(self, app: web.Application) -> None:
         """Offer the protocol under ``/federation/v1`` of ``app``."""
         app.add_routes(
@@ -268,14 +272,19 @@ class FederationServer:
         return handle
 
 
-async def listen(app: web.Application, host: str, port: int, context: ssl.SSLContext) -> web.AppRunner:
-    """Serve ``app`` until the runner is cleaned up, with buffers that suit blobs."""
-    runner = web.AppRunner(
-        app, access_log=None, read_bufsize=READ_BUFFER_BYTES, handler_cancellation=True, shutdown_timeout=2.0
-    )
+async def listen(app: web.Application, host: str, port: int, context: ssl.SSLContext | None) -> web.AppRunner:
+    """Serve ``app`` until the runner is cleaned up, with buffers that suit blobs; without ``context`` plain HTTP."""
+    runner = made(app)
     await runner.setup()
     await web.TCPSite(runner, host, port, ssl_context=context, backlog=1024).start()
     return runner
+
+
+def made(app: web.Application) -> web.AppRunner:
+    """A runner for ``app`` with buffers that suit blobs."""
+    return web.AppRunner(
+        app, access_log=None, read_bufsize=READ_BUFFER_BYTES, handler_cancellation=True, shutdown_timeout=2.0
+    )
 
 
 def _range(request: web.Request, size: int) -> tuple[int, int]:

@@ -54,20 +54,3 @@ class Log(Section):
     tasks: int = Field(
         default=50, ge=1, description="How many tasks keep a log; the one silent for longest goes first."
     )
-
-
-class Service(Section):
-    """How the daemon is watched and how it ends; with systemd the unit says the rest."""
-
-    stop_s: float = Field(
-        default=20.0,
-        gt=0,
-        le=600,
-        description="Told to stop, it has so long to answer what was asked and to keep what came. Must be less than TimeoutStopSec.",
-    )
-    watchdog_s: float | None = Field(
-        default=None,
-        ge=1,
-        description="A part that has work and gets nothing done for so long hangs: the cause is written down and the process ends with "
-        "status 70. Default: WatchdogSec of the unit; without systemd, never.",
-    )
