@@ -139,7 +139,9 @@ class RawLayer:
 
         fewer = 0
         for run in self._file.read(small).values():
-            fewer += self._file.write(lambda db, run=run: _merge(db, run))  # type: ignore[misc]
+            merged = self._file.read(lambda db, run=run: _Merged.of(db, run))  # type: ignore[misc]
+            if merged is not None:
+                fewer += self._file.write(merged.take_its_place)
         return fewer
 
     def drop(self, need: int, before: int, upto: int, prepared: int, blocks: int) -> Amounts:
@@ -250,30 +252,46 @@ def _parts(row: int, count: int, parts: str | None) -> Iterable[tuple[int, int, 
     return places
 
 
-def _merge(db: sqlite3.Connection, numbers: Sequence[int]) -> int:
-    """Make these blocks of one source one, under the number of the last. A damaged one stays, for its reader to set aside."""
-    marks = ", ".join("?" * len(numbers))
-    query = f"SELECT id, source, arrived, first, last, count, crc, data FROM raw WHERE id IN ({marks}) ORDER BY id"  # noqa: S608
-    rows = db.execute(query, tuple(numbers)).fetchall()
-    found = [(row, Stored("raw", row[0], *row[5:])) for row in rows]
-    sound = [(row, stored) for row, stored in found if stored.problem() is None]
-    if len(sound) < 2:
-        return 0
-    name = sound[0][1].header.source or db.execute("SELECT name FROM source WHERE id = ?", (rows[0][1],)).fetchone()[0]
-    cursor = next((stored.header.cursor for _, stored in reversed(sound) if stored.header.cursor is not None), None)
-    parts = [(stored.number, stored.count) for _, stored in sound]
-    data = codec.encode_samples(codec.join_samples([stored.samples for _, stored in sound]), name, cursor, parts)
-    db.executemany("DELETE FROM raw WHERE id = ?", [(stored.number,) for _, stored in sound])
-    last = sound[-1][0]
-    row = (
-        *(last[0], last[1], last[2], json.dumps(parts, separators=(",", ":"))),
-        *(min(row[3] for row, _ in sound), max(row[4] for row, _ in sound), sum(row[5] for row, _ in sound)),
-        *(zlib.crc32(data), data),
-    )
-    db.execute(
-        "INSERT INTO raw (id, source, arrived, parts, first, last, count, crc, data) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        row,
-    )
-    bytes_ = len(data) - sum(len(stored.data) for _, stored in sound)
-    tally.change(db, "raw", name, Amounts(1 - len(sound), 0, bytes_))
-    return len(sound) - 1
+class _Merged(NamedTuple):
+    """Blocks of one source as one, ready to be written: made without keeping anybody from appending."""
+
+    source: str
+    parts: list[tuple[int, int]]
+    row: tuple[object, ...]
+    saved: int
+
+    @classmethod
+    def of(cls, db: sqlite3.Connection, numbers: Sequence[int]) -> _Merged | None:
+        """Merge them under the number of the last. A damaged one is left out, for its reader to set aside; None: nothing to merge."""
+        marks = ", ".join("?" * len(numbers))
+        query = f"SELECT source, arrived, first, last, 'raw', id, count, crc, data FROM raw WHERE id IN ({marks}) ORDER BY id"  # noqa: S608
+        found = [(row[:4], Stored(*row[4:])) for row in db.execute(query, tuple(numbers))]
+        sound = [(row, stored) for row, stored in found if stored.problem() is None and stored.header.source]
+        if len(sound) < 2:
+            return None
+        blocks = [stored for _, stored in sound]
+        name = blocks[0].header.source or ""
+        cursor = next((block.header.cursor for block in reversed(blocks) if block.header.cursor is not None), None)
+        parts = [(block.number, block.count) for block in blocks]
+        data = codec.encode_samples(codec.join_samples([block.samples for block in blocks]), name, cursor, parts)
+        row = (
+            *(parts[-1][0], sound[-1][0][0], sound[-1][0][1], json.dumps(parts, separators=(",", ":"))),
+            *(min(row[2] for row, _ in sound), max(row[3] for row, _ in sound)),
+            *(sum(block.count for block in blocks), zlib.crc32(data), data),
+        )
+        return cls(name, parts, row, sum(len(block.data) for block in blocks) - len(data))
+
+    def take_its_place(self, db: sqlite3.Connection) -> int:
+        """Replace the blocks, if all of them are still there. Gives how many blocks there are fewer."""
+        marks = ", ".join("?" * len(self.parts))
+        numbers = [number for number, _ in self.parts]
+        there = f"SELECT count(*) FROM raw WHERE id IN ({marks})"  # noqa: S608
+        if db.execute(there, numbers).fetchone()[0] < len(numbers):
+            return 0
+        db.execute(f"DELETE FROM raw WHERE id IN ({marks})", numbers)  # noqa: S608
+        db.execute(
+            "INSERT INTO raw (id, source, arrived, parts, first, last, count, crc, data) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            self.row,
+        )
+        tally.change(db, "raw", self.source, Amounts(1 - len(numbers), 0, -self.saved))
+        return len(numbers) - 1
