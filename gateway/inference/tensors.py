@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -43,7 +44,7 @@ def window(inputs: tuple[Tensor, ...], name: str, rows: int, features: int) -> N
 
 
 def _raw(tensor: Tensor, dtype: np.dtype[Any]) -> NDArray[Any]:
-    expected = dtype.itemsize * int(np.prod(tensor.shape))
+    expected = dtype.itemsize * math.prod(tensor.shape)
     if len(tensor.data) != expected:
         raise RefusalError(
             400,
@@ -66,7 +67,7 @@ def _listed(tensor: Tensor) -> NDArray[Any]:
             f'input "{tensor.name}": data must be numbers only, flat or nested in the order of its shape {list(tensor.shape)}',
             hint="a missing value cannot be sent: leave the window out, or fill it in as the plant sees fit",
         )
-    if numbers.shape != tensor.shape and numbers.shape != (int(np.prod(tensor.shape)),):
+    if numbers.shape != tensor.shape and numbers.shape != (math.prod(tensor.shape),):
         raise RefusalError(
             400,
             "FF-INFER-006",
