@@ -74,6 +74,7 @@ class Backoff:
         return chance.uniform(0.5, 1.0) * min(self.most_s, self.first_s * 2.0 ** min(failures - 1, 30))
 
 
+_LET_GO_S = 10.0
 _DISK = Backoff(first_s=0.5, most_s=10.0)
 
 
@@ -138,7 +139,9 @@ class Runtime:
         for task in leaving:
             task.cancel()
         if leaving:
-            await asyncio.wait(leaving)
+            _, stuck = await asyncio.wait(leaving, timeout=_LET_GO_S)
+            for task in stuck:
+                log.warning("source does not let go of its machine, going on without waiting", task=task.get_name())
         self._list_sources()
         for name in changed & after.keys():
             self._start(after[name])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -293,3 +294,71 @@ async def test_probing_asks_all_at_once_and_a_dead_source_costs_nothing_but_its_
     assert readings[1].samples[0].source_time == 1 * SECOND
     assert "no answer from m1" in (readings[2].error or "")
     assert "oops" in (readings[3].error or "")
+
+
+@pytest.mark.clause("8.4")
+async def test_another_configuration_touches_only_the_sources_that_changed(tmp_path: Path) -> None:
+    made = config(tmp_path, ends=("m1", "m2"))
+    plant = Plant(m1=[batch(i) for i in range(1, 4)], m2=[batch(i) for i in range(1, 4)])
+    with Store.open(made.gateway.store) as store:
+        runtime = Runtime(made, store, create=plant.create, sleep=plant.sleep)
+        running = asyncio.create_task(runtime.run())
+        async with asyncio.timeout(20):
+            await asyncio.gather(*(event.wait() for event in plant.done.values()))
+            untouched, status = plant.scripts["m1"], runtime.sources["m1"]
+            off = made.sources[1].model_copy(update={"enabled": False})
+            await runtime.apply(made.model_copy(update={"sources": (made.sources[0], off)}))
+            assert plant.scripts["m2"].stops == 1
+            assert list(runtime.sources) == ["m1"]
+
+            plant.scripts["m2"] = Script(iter([batch(9)]), asyncio.Event())
+            await runtime.apply(made)
+            await plant.scripts["m2"].done.wait()
+        assert (untouched.stops, len(untouched.cursors)) == (0, 1)
+        assert runtime.sources["m1"] is status
+        await stopped(running)
+        assert [sample.value for sample in store.read_raw("m2", tags={"cycle"})] == [1, 2, 3, 9]
+
+
+@pytest.mark.clause("8.4")
+async def test_features_are_made_again_where_their_recipe_changed_and_no_source_notices(tmp_path: Path) -> None:
+    made = config(tmp_path)
+    plant = Plant(m1=[batch(i) for i in range(1, 8)])
+    with Store.open(made.gateway.store) as store:
+        runtime = Runtime(made, store, create=plant.create, sleep=plant.sleep)
+        running = asyncio.create_task(runtime.run())
+        async with asyncio.timeout(20):
+            await plant.done["m1"].wait()
+            cluster = made.clusters[0]
+            bounded = cluster.fields[0].model_copy(update={"max": 4.0, "missing": "drop"})
+            changed = cluster.model_copy(update={"fields": (bounded, *cluster.fields[1:])})
+            await runtime.apply(made.model_copy(update={"clusters": (changed,)}))
+        assert plant.scripts["m1"].stops == 0
+        await stopped(running)
+        assert store.features("m1").x[:, 0].tolist()[:4] == [1, 2, 3, 4]
+        assert all(map(math.isnan, store.features("m1").x[4:, 0]))
+
+
+async def test_a_full_store_makes_a_source_wait_and_costs_it_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = config(tmp_path)
+    acknowledged: list[int] = []
+    with Store.open(made.gateway.store) as store:
+        keep, left = store.append_raw_many, [5]
+
+        def full(batches: Sequence[Any]) -> list[int]:
+            left[0] -= 1
+            if left[0] >= 0:
+                raise StoreError("FF-STORE-006", "no space left")
+            return keep(batches)
+
+        monkeypatch.setattr(store, "append_raw_many", full)
+        plant = Plant(m1=[batch(i, str(i), acknowledged) for i in range(1, 4)])
+        with capture_logs() as logs:
+            runtime = await plant.play(made, store)
+        assert [sample.value for sample in store.read_raw("m1", tags={"cycle"})] == [1, 2, 3]
+    assert (acknowledged, len(plant.scripts["m1"].cursors)) == ([1, 2, 3], 1), "never reconnected"
+    assert runtime.store_trouble is None
+    told = [entry["event"] for entry in logs if entry["event"].startswith("store can")]
+    assert told == ["store cannot be written, sources wait", "store can be written again"]
