@@ -94,7 +94,13 @@ async def test_a_revoked_operator_is_shut_out_without_a_restart(tmp_path: Path) 
     ("body", "field", "expected", "got", "nearest"),
     [
         ({"name": "wear", "round": {}}, "round", "one of classes, clusters, data, kind", '"round"', "rounds"),
-        ({"name": "wear", "rounds": {"maxx": 3}}, "rounds.maxx", "one of autonomy_s, cluster, deadline_s", '"maxx"', "max"),
+        (
+            {"name": "wear", "rounds": {"maxx": 3}},
+            "rounds.maxx",
+            "one of autonomy_s, cluster, deadline_s",
+            '"maxx"',
+            "max",
+        ),
         ({"name": "wear", "rounds": {"max": 0}}, "rounds.max", "greater than or equal to 1", "0", None),
         ({"name": "wear", "rounds": {"max": "3"}}, "rounds.max", "a valid integer", '"3"', None),
         (

@@ -21,7 +21,11 @@ from tests.gateway.plants import SECOND, snapshot
 
 TIMES = st.integers(-(2**62), 2**62)
 VALUES = st.one_of(
-    st.none(), st.booleans(), st.integers(-(2**80), 2**80), st.floats(allow_nan=False), st.text(st.characters(), max_size=20)
+    st.none(),
+    st.booleans(),
+    st.integers(-(2**80), 2**80),
+    st.floats(allow_nan=False),
+    st.text(st.characters(), max_size=20),
 )
 SAMPLES = st.builds(Sample, st.sampled_from(["a", "b.c", "d-é"]), VALUES, st.sampled_from(Quality), TIMES, TIMES)
 RECIPE = Recipe("one", ("a", "b"), Labelling("remaining", cap=10.0))
