@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PACKAGES := cli common connectors coordinator federation gateway models privacy tools trust
 DEBIAN := mariadb-server postgresql libmodbus-dev gcc nodejs npm iproute2 nftables openssl libgcrypt20 \
-          mosquitto prometheus nginx-light tinyproxy dpkg-dev python3-venv shellcheck systemd
+          mosquitto prometheus nginx-light tinyproxy faketime dpkg-dev python3-venv shellcheck systemd
 ARGS ?=
 
 .DEFAULT_GOAL := help

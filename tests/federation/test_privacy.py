@@ -1,27 +1,30 @@
-"""What leaves a plant: nothing readable on the wire, and no row even inside the sealed messages (clause 8.6)."""
+"""What leaves a plant: nothing readable on the wire, and no row even inside the sealed messages and blobs (clause 8.6)."""
 
 from __future__ import annotations
 
 import asyncio
 import struct
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import pytest
 
 from federation import node as node_module
 from federation.aggregate import aggregate
+from federation.local import LocalRelay
 from federation.remote import RemoteLearner, serve
+from federation.uplink import Uplink
 from federation.wire import decode
-from models.parameters import to_bytes
-from models.spec import RoundsSpec, TaskSpec
+from models.spec import NetworkSpec, RoundsSpec, TaskSpec
 from tests.federation.conftest import World
 from tests.federation.learners import Line
 from tests.federation.proxy import Proxy
 from trust import envelope
 from trust.keys import SuiteName
 
-SPEC = TaskSpec(name="wear", rounds=RoundsSpec(max=2, deadline_s=20))
+SPEC = TaskSpec(name="wear", network=NetworkSpec(encoder=(200,), trunk=(200,)), rounds=RoundsSpec(max=2, deadline_s=20))
+"""Large enough for its parameters to travel in blobs."""
 
 
 def encodings(values: Iterable[float]) -> set[bytes]:
@@ -44,6 +47,21 @@ async def test_no_row_leaves_the_plant(world: World, suite_name: SuiteName, monk
         opened.append(body)
         return header, body
 
+    blobs: list[bytes] = []
+
+    def opening(relay: type[LocalRelay | Uplink]) -> None:
+        """Also what recipients open of blobs."""
+        real = relay.open
+
+        async def open_(self: Any, *arguments: Any) -> bytearray:
+            content = await real(self, *arguments)
+            blobs.append(bytes(content))
+            return content
+
+        monkeypatch.setattr(relay, "open", open_)
+
+    opening(LocalRelay)
+    opening(Uplink)
     monkeypatch.setattr(node_module, "unseal", unseal)
     end = Line(SPEC, "gateway-a", samples=7)
     async with Proxy(world.ports[suite_name]) as proxy, world.aggregator() as cloud, asyncio.timeout(60):
@@ -54,11 +72,14 @@ async def test_no_row_leaves_the_plant(world: World, suite_name: SuiteName, monk
             outcome = await aggregate(SPEC, [learner], name="cloud", layer="cloud")
             await serving
         recorded = bytes(proxy.passed)
-    inside = b"".join(opened) + b"".join(bytes(decode(body).inline or b"") for body in opened)
+    inside = b"".join([*opened, *(bytes(decode(body).inline or b"") for body in opened), *blobs])
+    assert len(blobs) >= 6  # models and updates of two rounds, evaluation, finish
     assert len(opened) >= 10  # both directions of describe, moments, two rounds, evaluation, finish
-    assert (
-        to_bytes({"head/0.bias": outcome.params["head/0.bias"]})[-4:] in inside
-    )  # the search would find what is there
+    for name, found in (
+        ("head/0.bias", inside),
+        ("trunk/0.weight", b"".join(blobs)),
+    ):  # the search would find what is there
+        assert outcome.params[name].tobytes()[-4:] in found
     private = encodings([*end.rows.flatten(), *end.labels, *end.rows.flatten().astype(np.float32)])
     assert [value for value in private if value in inside] == []
     assert [value for value in private if len(value) > 4 and value in recorded] == []
