@@ -80,9 +80,7 @@ def _single(tensor: Tensor, numbers: NDArray[Any]) -> NDArray[np.float32]:
     if numbers.dtype.kind == "f" and numbers.dtype.itemsize <= 4:
         return numbers.astype(np.float32, copy=False)
     if tensor.datatype in FLOATS:
-        if (
-            np.vdot(numbers, numbers) <= SINGLE_MAX**2
-        ):  # then none alone is larger, and this is the quickest way to know
+        if max(numbers.max(), -numbers.min()) <= SINGLE_MAX:
             return numbers.astype(np.float32)
         lossy = np.abs(numbers) > SINGLE_MAX
     elif numbers.dtype.kind == "f":
