@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from rich.table import Table
 
-WARM_UP = 1 / 3
-"""Share of the samples set aside: caches fill, workers start."""
+WARM_UP, WARM_UP_S = 1 / 3, 300.0
+"""Share of the samples, and seconds, set aside, whichever is more: caches fill, old models are kept, workers start."""
 SIGNIFICANT = 5.0
 """Slope in standard errors (samples are correlated, so far above the usual 2)."""
 HARMLESS = {"uss_mb": 6.0, "rss_mb": 6.0, "worker_uss_mb": 12.0, "latency_p50_ms": 5.0}
@@ -25,7 +25,8 @@ class Series:
 
     def fit(self) -> tuple[float, float]:
         """Growth in an hour, and how many standard errors it is above none."""
-        times, values = np.array(self.points[int(len(self.points) * WARM_UP) :]).T.reshape(2, -1)
+        warm = max(self.points[0][0] + WARM_UP_S, self.points[int(len(self.points) * WARM_UP)][0])
+        times, values = np.array([point for point in self.points if point[0] >= warm]).T.reshape(2, -1)
         if len(times) < 4:
             return 0.0, 0.0
         hours = (times - times.mean()) / 3600
