@@ -200,7 +200,7 @@ async def test_a_certificate_of_another_ca_is_refused_though_the_proxy_passed_it
 
 
 async def test_a_member_has_its_quota_and_goes_on_when_there_is_room(world: World) -> None:
-    world.hub.blobs._quota_bytes = 5_000_000
+    world.hub.blobs.quota_bytes = 5_000_000
     blobs = BlobStore(world.folder / "mine")
     one, two = (f"gateway-a.{os.urandom(16).hex()}" for _ in range(2))
     for name in (one, two):
@@ -217,7 +217,7 @@ async def test_a_member_has_its_quota_and_goes_on_when_there_is_room(world: Worl
 
 async def test_an_update_that_finds_no_room_arrives_later(world: World) -> None:
     """The node waits and tries again; nothing is lost and nobody has to do anything."""
-    world.hub.blobs._quota_bytes = 1_000
+    world.hub.blobs.quota_bytes = 1_000
     async with world.aggregator() as cloud, world.member("gateway-a", "intl") as node:
         await soon(node.connected.wait())
         await node.send("cloud", "task.report", {"number": 1}, params=PARAMS)
@@ -226,12 +226,12 @@ async def test_an_update_that_finds_no_room_arrives_later(world: World) -> None:
                 await asyncio.sleep(0.01)
                 if "holds" in node.relay._trouble:  # type: ignore[attr-defined]
                     break
-        world.hub.blobs._quota_bytes = 1 << 30
+        world.hub.blobs.quota_bytes = 1 << 30
         assert equal(await (await first(cloud)).params(), PARAMS)
 
 
 async def test_a_piece_too_large_for_the_aggregator_itself_is_final(world: World) -> None:
-    world.hub.blobs._max_bytes = 1_000_000
+    world.hub.blobs.max_bytes = 1_000_000
     blobs, name = BlobStore(world.folder / "mine"), f"gateway-a.{os.urandom(16).hex()}"
     (world.folder / "mine" / name).write_bytes(bytes(3_000_000))
     async with world.link("gateway-a") as link:
