@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import socket
 import statistics
 import subprocess
@@ -56,9 +57,9 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--connections", type=int, default=16)
     parser.add_argument("--no-mlserver", action="store_true")
-    parser.add_argument("--only", default="", help="cases whose name contains this")
+    parser.add_argument("--only", default="", help="cases whose name has this regular expression")
     options = parser.parse_args()
-    cases = {name: case for name, case in CASES.items() if options.only in name}
+    cases = {name: case for name, case in CASES.items() if re.search(options.only, name)}
     if options.no_mlserver:
         cases.pop("MLServer", None)
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
