@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from gateway.errors import CorruptStoreError, StoreError
+from gateway.store import tally
 
 VERSION = 2
 APPLICATION = 0xFEDFAB
@@ -38,7 +39,7 @@ CREATE TABLE damaged (
     reason TEXT NOT NULL, found INTEGER NOT NULL, data BLOB);
 """
 
-_BAD_TEXT = ("Could not decode to UTF-8", "no such table", "no such column", "malformed")
+_BAD_TEXT = ("Could not decode to UTF-8", "no such table", "no such column", "malformed", "unsupported file format")
 _BAD_FILE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
@@ -48,6 +49,7 @@ def connect(path: Path, *, read_only: bool) -> sqlite3.Connection:
     Raises StoreError; CorruptStoreError where the file is damaged; OldStoreError where an earlier fedfab wrote it.
     """
     with reported(path):
+        _check_header(path)
         connection = _open(path, read_only=read_only)
         try:
             empty = not connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
@@ -59,9 +61,8 @@ def connect(path: Path, *, read_only: bool) -> sqlite3.Connection:
                 connection.execute(f"PRAGMA journal_size_limit = {_LONGEST_LOG}")
                 connection.execute("PRAGMA secure_delete = ON")  # what retention drops is overwritten (clause 9.4.1.1f)
                 if empty:
-                    connection.executescript(
-                        f"BEGIN; {TABLES} PRAGMA application_id = {APPLICATION}; PRAGMA user_version = {VERSION}; COMMIT;"
-                    )
+                    script = f"{TABLES} PRAGMA application_id = {APPLICATION}; PRAGMA user_version = {VERSION};"
+                    connection.executescript(f"BEGIN; {script} {tally.schema(VERSION)} COMMIT;")
         except BaseException:
             connection.close()
             raise
@@ -77,6 +78,8 @@ def check_version(connection: sqlite3.Connection, path: Path) -> None:
         if {"source", "raw", "ends", "feature", "result"} <= tables:
             raise CorruptStoreError("FF-STORE-008", f"{path}: its header is damaged")
         raise StoreError("FF-STORE-002", f"{path} is not a store of fedfab")
+    if "tally" in tables and (said := tally.said_schema(connection)) is not None and said != version:
+        raise CorruptStoreError("FF-STORE-008", f"{path}: its header is damaged")
     if version > VERSION:
         hint = "use the fedfab that wrote it, or a later one"
         raise StoreError("FF-STORE-002", f"{path} has schema {version}, this fedfab knows {VERSION}", hint=hint)
@@ -114,6 +117,8 @@ def reported(path: Path) -> Iterator[None]:
     """Turns an error of SQLite into a StoreError that names the file; CorruptStoreError where the file is what is wrong."""
     try:
         yield
+    except UnicodeDecodeError as error:  # in a message of SQLite's that quotes what it could not read
+        raise CorruptStoreError("FF-STORE-008", f"{path}: its schema is damaged") from error
     except sqlite3.Error as error:
         if getattr(error, "sqlite_errorcode", 0) & 0xFF in _BAD_FILE or any(each in str(error) for each in _BAD_TEXT):
             raise CorruptStoreError("FF-STORE-008", f"{path}: {error}") from error
@@ -124,6 +129,15 @@ def reported(path: Path) -> Iterator[None]:
 
 _LONGEST_LOG = 64_000_000  # bytes that the write-ahead log keeps after it had to grow
 _PLAUSIBLE = 1000  # versions ahead of this one; a number beyond is a damaged header
+
+
+def _check_header(path: Path) -> None:
+    """Raises CorruptStoreError where the header asks for a later SQLite: this one would read the file and refuse to write it."""
+    if path.exists():
+        with path.open("rb") as file:
+            header = file.read(20)
+        if len(header) == 20 and (header[18] not in (1, 2) or header[19] not in (1, 2)):
+            raise CorruptStoreError("FF-STORE-008", f"{path}: its header is damaged")
 
 
 def _open(path: Path, *, read_only: bool) -> sqlite3.Connection:

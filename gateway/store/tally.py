@@ -96,6 +96,21 @@ def counted(db: sqlite3.Connection, layer: LayerName, name: str) -> Amounts:
     return Amounts(*(number or 0 for number in db.execute(f"SELECT {what} FROM {where}", (name,)).fetchone()))  # noqa: S608
 
 
+def schema(version: int) -> str:
+    """The statement that says, guarded, what the file's header says unguarded: the version of the schema."""
+    text = json.dumps(Amounts(version))
+    return f"INSERT INTO tally VALUES ('', 'schema', '{text}', {guard('', 'schema', text)});"  # noqa: S608 - nothing foreign in it
+
+
+def said_schema(db: sqlite3.Connection) -> int | None:
+    """The version of the schema that `schema` wrote; None where that cannot be read."""
+    try:
+        row = db.execute("SELECT amounts, crc FROM tally WHERE layer = '' AND name = 'schema'").fetchone()
+        return None if row is None else _read("", "schema", *row).blocks
+    except (sqlite3.Error, CorruptStoreError):
+        return None
+
+
 def merged(db: sqlite3.Connection) -> int:
     """How many windows of raw blocks have been merged."""
     row = db.execute("SELECT amounts, crc FROM tally WHERE layer = '' AND name = 'merged'").fetchone()
