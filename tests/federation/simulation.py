@@ -263,12 +263,16 @@ class Answer:
 
 
 async def _handled(app: web.Application, caller: Caller, sent: Sent) -> Answer:
-    content = StreamReader(BaseProtocol(asyncio.get_running_loop()), 1 << 30, loop=asyncio.get_running_loop())
+    protocol = BaseProtocol(asyncio.get_running_loop())
+    protocol.transport = caller  # type: ignore[assignment]
+    content = StreamReader(protocol, 1 << 30, loop=asyncio.get_running_loop())
     content.feed_data(sent.body)
     if sent.whole:
         content.feed_eof()
     else:
-        content.set_exception(aiohttp.ClientConnectionResetError("cut"))
+        # after what did arrive was read
+        broken = aiohttp.ClientConnectionResetError("cut")
+        asyncio.get_running_loop().call_later(LATENCY_S, content.set_exception, broken)
     written = _Written()
     request = make_mocked_request(
         sent.method, str(sent.url.relative()), sent.headers, app=app, writer=written, transport=caller, payload=content

@@ -145,7 +145,7 @@ class Federation(RuleBasedStateMachine):
         for name, process in self.running.items():
             if process.main.done():
                 self.wrong.append(f"{name} ended: {process.main.exception()!r}")
-        assert self.wrong == []
+        assert not self.wrong, self.wrong
         assert self.accepted - self.handled == set(), "lost"
         for pair, begun in self.begun.items():
             assert begun == [number for number in self.said[pair] if number in begun], "out of order"
@@ -262,7 +262,7 @@ def test_whatever_happens_each_message_is_handled_once_and_in_order(ca: Path) ->
     run_state_machine_as_test(
         Federation,
         settings=settings(
-            max_examples=12,
+            max_examples=20,
             stateful_step_count=30,
             deadline=None,
             suppress_health_check=list(HealthCheck),
