@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import sqlite3
-import threading
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
 
 import numpy as np
 import structlog
@@ -16,12 +14,13 @@ from numpy.typing import NDArray
 
 from gateway.blocks import FeatureBlock
 from gateway.errors import StoreError
-from gateway.store import codec, tally
+from gateway.store import codec, recipes, tally
 from gateway.store.damage import Finder
 from gateway.store.file import File
 from gateway.store.labels import Labelling, label, labeller
 from gateway.store.records import Outlook, Progress, Recipe, Stored
-from gateway.store.tally import Amounts, guard, verify
+from gateway.store.tails import Tails
+from gateway.store.tally import Amounts
 from models.dataset import Rows
 
 log = structlog.get_logger(__name__)
@@ -29,7 +28,6 @@ log = structlog.get_logger(__name__)
 _MERGE = 64  # this many small blocks become one, so that an end that gives a row a second stays quick to read
 _SMALL = 512  # rows; a block with fewer is small
 _LARGE = 1024  # rows of a block at most, so that the newest window of an end is read without reading its history
-_TAIL = 4096  # rows of an end kept in memory at most
 
 _COLUMNS = "'features', id, count, crc, data"
 _BLOCK = f"SELECT {_COLUMNS} FROM feature"  # noqa: S608 - nothing foreign in it
@@ -48,23 +46,23 @@ class FeatureLayer:
         """See `Store.declare`."""
 
         def work(db: sqlite3.Connection) -> tuple[Progress, Outlook | None]:
-            row, outlook = _find(db, end), None
+            row, outlook = recipes.find(db, end), None
             if row is not None and row[2] != recipe.digest:
-                outlook = _outlook(db, row[0])
+                outlook = recipes.outlook(db, row[0])
                 if outlook.lost:
-                    _rename(db, row, _retired(end, row[2]), self._now())
+                    recipes.rename(db, row, recipes.retired_name(end, row[2]), self._now())
                 else:
-                    _remove(db, end, row[0])
+                    recipes.remove(db, end, row[0])
                 row = None
             if row is None:
-                row = _find(db, _retired(end, recipe.digest))
+                row = recipes.find(db, recipes.retired_name(end, recipe.digest))
                 if row is not None:
-                    _rename(db, row, end, None)
+                    recipes.rename(db, row, end, None)
             if row is None:
                 text = json.dumps({"fields": recipe.fields, "labelling": asdict(recipe.labelling)})
                 (number,) = db.execute("SELECT coalesce(max(id), 0) + 1 FROM ends").fetchone()
                 row = (number, end, recipe.digest, text, None, 0, "")
-                _put(db, row)
+                recipes.put(db, row)
             return Progress(row[5], row[6]), outlook
 
         progress, outlook = self._file.write(work)
@@ -81,7 +79,7 @@ class FeatureLayer:
         def work(db: sqlite3.Connection) -> Outlook:
             rows = db.execute("SELECT id FROM ends WHERE name = ? AND digest != ?", (end, digest))
             found = rows.fetchone()
-            return Outlook(0, 0) if found is None else _outlook(db, found[0])
+            return Outlook(0, 0) if found is None else recipes.outlook(db, found[0])
 
         return self._file.read(work)
 
@@ -89,15 +87,15 @@ class FeatureLayer:
         """See `Store.forget_features`."""
 
         def work(db: sqlite3.Connection) -> None:
-            row = _find(db, end)
+            row = recipes.find(db, end)
             if row is None:
                 return
-            if not _whole_raw(db):
-                first = _first_raw(db)
-                _delete(db, end, "end_id = ? AND made >= ?", (row[0], first))
-                _put(db, (*row[:5], 0, ""))
+            if not recipes.whole_raw(db):
+                first = recipes.first_raw(db)
+                recipes.delete(db, end, "end_id = ? AND made >= ?", (row[0], first))
+                recipes.put(db, (*row[:5], 0, ""))
             else:
-                _remove(db, end, row[0])
+                recipes.remove(db, end, row[0])
 
         self._file.write(work)
         self._tails.forget([end])
@@ -111,7 +109,7 @@ class FeatureLayer:
         def work(db: sqlite3.Connection) -> None:
             for end, parts in encoded.items():
                 if parts:
-                    end_id = _known(db, end)[0]
+                    end_id = recipes.known(db, end)[0]
                     for part, data in parts:
                         _insert(db, end_id, (None, self._now(), upto), part, data)
                     change = Amounts(len(parts), len(blocks[end]), sum(len(data) for _, data in parts))
@@ -126,9 +124,9 @@ class FeatureLayer:
 
         def work(db: sqlite3.Connection) -> None:
             for end, step in progress.items():
-                row = _find(db, end)
+                row = recipes.find(db, end)
                 if row is not None:
-                    _put(db, (*row[:5], step.upto, step.state))
+                    recipes.put(db, (*row[:5], step.upto, step.state))
 
         self._file.write(work)
 
@@ -136,7 +134,7 @@ class FeatureLayer:
         """The raw block up to which the features of all these ends are made, and kept; None without ends."""
 
         def work(db: sqlite3.Connection) -> int | None:
-            rows = [_find(db, end) for end in ends]
+            rows = [recipes.find(db, end) for end in ends]
             return min((0 if row is None else row[5] for row in rows), default=None)
 
         return self._file.read(work)
@@ -216,18 +214,18 @@ class FeatureLayer:
 
         def numbers(db: sqlite3.Connection) -> list[int]:
             query = "SELECT id FROM feature WHERE end_id = ? AND last >= ? AND first < ? ORDER BY first"
-            return [number for (number,) in db.execute(query, (_known(db, end)[0], since, until))]
+            return [number for (number,) in db.execute(query, (recipes.known(db, end)[0], since, until))]
 
         for number in self._file.read(numbers):
             yield from self._decoded(end, f"{_BLOCK} WHERE id = ?", (number,))
 
     def fields(self, end: str) -> tuple[str, ...]:
         """Names of the columns of an end's rows. Raises StoreError FF-STORE-005."""
-        return self._file.read(lambda db: _known(db, end))[1].fields
+        return self._file.read(lambda db: recipes.known(db, end))[1].fields
 
     def labels(self, end: str) -> Callable[[FeatureBlock], NDArray[np.float64]]:
         """Gives the labels of any block of an end, as `rows` would; its whole history is read once for that, if need be."""
-        _, recipe = self._file.read(lambda db: _known(db, end))
+        _, recipe = self._file.read(lambda db: recipes.known(db, end))
         blocks = self.blocks(end, -(2**63), 2**63 - 1)
         part = labeller(recipe.labelling, ((block.group, block.label) for block in blocks))
         return lambda block: part(block.group, block.label)
@@ -241,7 +239,7 @@ class FeatureLayer:
         """The rows of an end, or blocks that hold its newest ``n``."""
 
         def work(db: sqlite3.Connection) -> tuple[Recipe, list[tuple[object, ...]]]:
-            end_id, recipe = _known(db, end)
+            end_id, recipe = recipes.known(db, end)
             found, rows = [], 0
             for row in db.execute(f"{_BLOCK} WHERE end_id = ? ORDER BY first DESC", (end_id,)):
                 found.append(row)
@@ -261,116 +259,6 @@ class FeatureLayer:
         rows = self._file.read(lambda db: db.execute(query, parameters).fetchall())
         stored = self._finder.sound("features", [(end, Stored(*row)) for row in rows])
         return [each.decoded(codec.decode_features) for each in stored]
-
-
-class Tails:
-    """The newest rows of ends that are asked for them again and again, in memory: as many as were ever asked for at once."""
-
-    def __init__(self) -> None:
-        self._tails: dict[str, tuple[int, Recipe, FeatureBlock]] = {}
-        self._changing = threading.Lock()
-        self.generation = 0
-
-    def get(self, end: str, n: int) -> tuple[Recipe, FeatureBlock] | None:
-        """Recipe and newest rows of an end: at least ``n``, or all there are. None: not in memory."""
-        tail = self._tails.get(end)
-        return None if tail is None or tail[0] < n else tail[1:]
-
-    def put(self, end: str, n: int, rows: tuple[Recipe, FeatureBlock], generation: int) -> None:
-        """Keep what was read, unless something has changed since ``generation``."""
-        with self._changing:
-            if generation == self.generation and n <= _TAIL:
-                self._tails[end] = n, rows[0], _newest(rows[1], n)
-
-    def append(self, blocks: Mapping[str, FeatureBlock]) -> None:
-        """Rows that have been stored."""
-        with self._changing:
-            self.generation += 1
-            for end, block in blocks.items():
-                tail = self._tails.get(end)
-                if tail is not None and len(block):
-                    self._tails[end] = tail[0], tail[1], _newest(codec.join_features([tail[2], block]), tail[0])
-
-    def forget(self, ends: Iterable[str]) -> None:
-        """What was stored of these has changed otherwise."""
-        with self._changing:
-            self.generation += 1
-            for end in ends:
-                self._tails.pop(end, None)
-
-
-Row = tuple[int, str, str, str, int | None, int, str]
-"""Of the table ends: id, name, digest, recipe, retired, upto, state."""
-
-
-def _row(found: tuple[Any, ...] | None) -> Row | None:
-    if found is None:
-        return None
-    verify("ends", found[:7], found[7])
-    return found[0], found[1], found[2], found[3], found[4], found[5], found[6]
-
-
-def _put(db: sqlite3.Connection, row: Row) -> None:
-    db.execute("INSERT OR REPLACE INTO ends VALUES (?, ?, ?, ?, ?, ?, ?, ?)", (*row, guard(*row)))
-
-
-def _find(db: sqlite3.Connection, name: str) -> Row | None:
-    return _row(db.execute("SELECT * FROM ends WHERE name = ?", (name,)).fetchone())
-
-
-def _known(db: sqlite3.Connection, end: str) -> tuple[int, Recipe]:
-    row = _find(db, end)
-    if row is None:
-        raise StoreError("FF-STORE-005", f'the store knows no end "{end}"', hint="is it in the configuration?")
-    recipe = json.loads(row[3])
-    return row[0], Recipe(row[2], tuple(recipe["fields"]), Labelling(**recipe["labelling"]))
-
-
-def _first_raw(db: sqlite3.Connection) -> int:
-    """The oldest raw block that features can still be made of; where there is none, the next to come."""
-    (first,) = db.execute("SELECT min(id) FROM raw").fetchone()
-    if first is None:
-        (last,) = db.execute("SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'raw'").fetchone()
-        return int(last) + 1
-    return int(first)
-
-
-def _whole_raw(db: sqlite3.Connection) -> bool:
-    """Whether every sample that ever came is still in the raw layer."""
-    return not any(each.dropped_blocks or each.damaged_blocks for each in tally.amounts(db, "raw").values())
-
-
-def _outlook(db: sqlite3.Connection, end_id: int) -> Outlook:
-    first = 0 if _whole_raw(db) else _first_raw(db)
-    query = "SELECT coalesce(sum(count), 0), coalesce(sum(CASE WHEN made < ? THEN count END), 0) FROM feature WHERE end_id = ?"
-    return Outlook(*db.execute(query, (first, end_id)).fetchone())
-
-
-def _retired(end: str, digest: str) -> str:
-    """The name under which rows of a recipe that is no longer in use are set aside; no end has such a name."""
-    return f"{end}@{digest[:12]}"
-
-
-def _rename(db: sqlite3.Connection, row: Row, name: str, retired: int | None) -> None:
-    """Set the rows of a recipe aside, or take them back; what is counted goes along, but what was dropped stays told of the end."""
-    amounts = tally.amounts(db, "features").get(row[1], Amounts())
-    held = Amounts(*amounts[:3])
-    tally.change(db, "features", row[1], Amounts(*(-number for number in held)))
-    tally.change(db, "features", name, held)
-    _put(db, (row[0], name, row[2], row[3], retired, row[5], row[6]))
-
-
-def _remove(db: sqlite3.Connection, end: str, end_id: int) -> None:
-    _delete(db, end, "end_id = ?", (end_id,))
-    db.execute("DELETE FROM ends WHERE id = ?", (end_id,))
-
-
-def _delete(db: sqlite3.Connection, end: str, where: str, parameters: tuple[object, ...]) -> None:
-    """Delete rows that can be made again, which is no loss and not counted as one."""
-    query = f"SELECT count(*), coalesce(sum(count), 0), coalesce(sum(length(data)), 0) FROM feature WHERE {where}"  # noqa: S608
-    blocks, rows, size = db.execute(query, parameters).fetchone()
-    db.execute(f"DELETE FROM feature WHERE {where}", parameters)  # noqa: S608
-    tally.change(db, "features", end, Amounts(-blocks, -rows, -size))
 
 
 def _parts(block: FeatureBlock) -> list[FeatureBlock]:
@@ -408,10 +296,6 @@ def _merge(db: sqlite3.Connection, end_id: int, end: str) -> Amounts:
         size += len(data)
         _insert(db, end_id, (stored.number, found[-1][0], found[0][1]), part, data)
     return Amounts(len(parts) - len(found), 0, size - sum(len(stored.data) for *_, stored in found))
-
-
-def _newest(block: FeatureBlock, n: int) -> FeatureBlock:
-    return block.part(max(0, len(block) - n), len(block))
 
 
 def _labelled(recipe: Recipe, block: FeatureBlock, n: int) -> Rows:
