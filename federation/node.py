@@ -165,9 +165,13 @@ class Node:
         """See `Context.close`."""
         self._contexts.pop(task, None)
         self._closed.add(task)
-        left = [one for one in self._unhandled.values() if one.header.task == task and "." not in one.header.kind]
-        for message in left:
-            await self.done(message)
+        mine = [one for one in self._unhandled.values() if one.header.task == task and "." not in one.header.kind]
+        again = [one for one in mine if self._comes_behind_a_word(one)]
+        if again:
+            self._early[task] = again
+        for message in mine:
+            if message not in again:
+                await self.done(message)
         self._journal.forget(task)
         await self._outgoing.take(Step(forgotten=task))
 
@@ -245,10 +249,22 @@ class Node:
             self.spawn(self._settle(message, Step(saying)))
         elif header.task in self._contexts:
             self._contexts[header.task].accept(message)
-        elif header.task in self._closed:
+        elif header.task in self._closed and not self._comes_behind_a_word(message):
             message.done_soon()
         else:
             self._keep_early(message)
+
+    def _comes_behind_a_word(self, message: Message) -> bool:
+        """Whether its sender has said something of the task as a whole before it that is not handled yet, such as ``task.start``.
+
+        Then it belongs to what that word begins, not to what has been closed.
+        """
+        header = message.header
+        words = (one.header for one in self._unhandled.values() if "." in one.header.kind)
+        return any(
+            (word.task, word.sender) == (header.task, header.sender) and word.sequence < header.sequence
+            for word in words
+        )
 
     def _keep_early(self, message: Message) -> None:
         early = self._early.setdefault(message.header.task, [])

@@ -157,6 +157,21 @@ async def test_a_closed_task_is_deaf(world: World) -> None:
         await emptied(world)
 
 
+async def test_what_comes_behind_the_word_that_opens_a_task_again_is_heard(world: World) -> None:
+    """However late the word is read: what was said behind it must not go down with the task before it."""
+    async with pair(world) as (cloud, member):
+        old = member.context("t")
+        await old.close()
+        await cloud.send("gateway-a", "task.start", {}, task="t")
+        await cloud.context("t").send("gateway-a", "describe", {"number": 1})
+        start = await first(member)
+        await cloud.context("t").send("gateway-a", "describe", {"number": 2})
+        await old.close()
+        again = member.context("t")
+        await start.done()
+        assert [(await soon(again.receive())).meta["number"] for _ in range(2)] == [1, 2]
+
+
 async def test_nobody_can_be_told_who_never_came(world: World) -> None:
     async with pair(world) as (cloud, _):
         with pytest.raises(FederationError, match='FF-FED-010: there is no participant "gateway-c"'):
