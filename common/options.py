@@ -14,6 +14,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 _PASSWORD = re.compile(r"(?P<before>://[^/@:?#]*:)(?!\d+(?:[/?#]|$)).*(?P<after>@)|(?P<option>[?&]password=)[^&]*")
 """``user:PASSWORD@`` (a port is no password, whatever follows it) or ``?password=PASSWORD``."""
+_HOST_AND_PORT = re.compile(r"(\[[0-9A-Fa-f:]+\]|[^:\[\]]+):(?P<port>\d{1,5})")
 
 
 def _from_the_folder(path: Path, info: ValidationInfo) -> Path:
@@ -31,11 +32,23 @@ def _refuse_password(address: str) -> str:
     return address
 
 
+def _host_and_port(address: str) -> str:
+    found = _HOST_AND_PORT.fullmatch(address)
+    if found is None or int(found["port"]) > 65535:
+        raise ValueError(
+            f'expected host:port with a port up to 65535, such as 127.0.0.1:8443 or [::]:8443, got "{address}"'
+        )
+    return address
+
+
 LocalFile = Annotated[Path, AfterValidator(_from_the_folder)]
 """A file; a relative path is relative to the folder of the configuration file."""
 
 Address = Annotated[str, AfterValidator(_refuse_password), BeforeValidator(_mask)]
 """A URL without a password. One that has one is refused, and masked before any error message can show it."""
+
+Listening = Annotated[str, AfterValidator(_host_and_port)]
+"""Where to listen: host:port."""
 
 
 class Service(BaseModel):

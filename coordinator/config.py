@@ -5,19 +5,16 @@ A configuration is validated with ``context={"folder": Path}``, the folder of it
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from sqlalchemy import make_url
 
-from common.options import Address, LocalFile, Service, is_loopback
+from common.options import Address, Listening, LocalFile, Service, is_loopback
 from common.secret import Secret
 from coordinator.layout import LAYOUT
 from trust.keys import SuiteName
-
-_ADDRESS = re.compile(r"(\[[0-9A-Fa-f:]+\]|[^:\[\]]+):\d{1,5}")
 
 
 class Section(BaseModel):
@@ -67,20 +64,13 @@ class Trust(Section):
 class Listen(Section):
     """One address to listen on, always with mutual TLS: for gateways and operators."""
 
-    address: str = Field(default="127.0.0.1:8443", description="host:port; [::]:8443 is every address.")
+    address: Listening = Field(default="127.0.0.1:8443", description="host:port; [::]:8443 is every address.")
     suite: SuiteName = Field(default="gm", description="gm: SM2, SM3, SM4 (RFC 8998). intl: P-256, SHA-256, AES.")
     proxy: str | None = Field(
         default=None,
         description="Name in the certificate (role proxy) of a reverse proxy that ends the gateways' TLS here and passes their "
         "certificates on in the header Client-Cert (RFC 9440). Nobody else's header is looked at.",
     )
-
-    @field_validator("address")
-    @classmethod
-    def _host_and_port(cls, address: str) -> str:
-        if not _ADDRESS.fullmatch(address):
-            raise ValueError(f'expected host:port, such as 127.0.0.1:8443 or [::]:8443, got "{address}"')
-        return address
 
     @property
     def host(self) -> str:

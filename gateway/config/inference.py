@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from common.options import LocalFile, is_loopback
+from common.options import Listening, LocalFile, is_loopback
 from common.secret import Secret
 from gateway.config.section import Section
 
@@ -41,9 +41,8 @@ class Client(Section):
 class Inference(Section):
     """On-line predictions by the Open Inference Protocol."""
 
-    listen: str = Field(
+    listen: Listening = Field(
         default="127.0.0.1:8080",
-        pattern=r"^(\[[0-9A-Fa-f:]+\]|[^:\[\]]+):\d{1,5}$",
         description="host:port. Any host but loopback needs TLS, and clients that prove who they are.",
     )
     certificate: LocalFile | None = Field(default=None, description="PEM file with the server's certificate chain.")
