@@ -35,9 +35,7 @@ def _refuse_password(address: str) -> str:
 def _host_and_port(address: str) -> str:
     found = _HOST_AND_PORT.fullmatch(address)
     if found is None or int(found["port"]) > 65535:
-        raise ValueError(
-            f'expected host:port with a port up to 65535, such as 127.0.0.1:8443 or [::]:8443, got "{address}"'
-        )
+        raise ValueError(f'expected host:port, port up to 65535, such as 127.0.0.1:8443 or [::]:8443, got "{address}"')
     return address
 
 

@@ -41,7 +41,7 @@ def test_a_configuration_says_where_every_mistake_stands(tmp_path: Path) -> None
     assert refused.value.code == "FF-FILE-003"
     assert refused.value.message.splitlines()[1:] == [
         f'{path}:3: [coordinator]: unknown option "data_dri" (did you mean "data_dir"?)',
-        f'{path}:6: [listen 1]: "address": expected host:port with a port up to 65535, such as 127.0.0.1:8443 or [::]:8443, got "127.0.0.1"',
+        f'{path}:6: [listen 1]: "address": expected host:port, port up to 65535, such as 127.0.0.1:8443 or [::]:8443, got "127.0.0.1"',
         f"{path}:8: [listen 2]: \"suite\": expected 'gm' or 'intl', got \"gn\"",
     ]
 

@@ -64,7 +64,7 @@ def test_init_overwrites_nothing(tmp_path: Path) -> None:
         ('type = "opcua"', 'type = "opcau"', 'type = "', 'got "opcau" (did you mean "opcua"?)'),
         ('type = "opcua"', "", "[[source]]\nname", '"type" is missing: expected one of'),
         ('name = "gateway-a" ', "", "[gateway]\n", '[gateway]: "name" is missing: Name of this gateway'),
-        ('listen = "127.0.0.1:8080"', 'listen = "127.0.0.1:65536"', "listen", '"listen": expected host:port with a port up to 65535'),
+        ('listen = "127.0.0.1:8080"', 'listen = "127.0.0.1:65536"', "listen", '"listen": expected host:port, port up to 65535'),
         ("processes = 1", "processes = 0", "processes", '[workers]: "processes": expected greater than or equal to 1, got 0'),
         ('suite = "gm"', 'suite = "intel"', "suite =", "expected 'gm' or 'intl', got \"intel\" (did you mean \"intl\"?)"),
         ('on_change = "cycle"', 'on_change = "cycles"', "rows =",
