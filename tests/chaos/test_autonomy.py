@@ -17,7 +17,6 @@ from tests.chaos.works import GATEWAYS, Works, patient, spec, until
 
 @pytest.mark.e2e
 @pytest.mark.clause("5.4")
-@pytest.mark.clause("8.7")
 async def test_plants_train_on_while_the_cloud_is_away_and_rejoin(tmp_path: Path) -> None:
     """What the gateways learn meanwhile is served where it is better; the federated model is that of an undisturbed run."""
     works = Works(tmp_path)
