@@ -23,7 +23,7 @@ from federation.blobs import BlobStore
 from federation.errors import FederationError, RefusedError, UnreachableError
 from federation.mailbox import Delivery
 from federation.metrics import Meter
-from federation.patience import SHORTEST_POLL_S, Pieces, Polls
+from federation.patience import SHORTEST_POLL_S, Pieces, Polls, shorter
 from federation.route import Route
 from federation.sockets import watchful_socket
 from federation.wire import ACK, BLOB, LENGTH, OFFSET, PREFIX, READ_BUFFER_BYTES, VERSIONS, split
@@ -124,19 +124,23 @@ class Link:
     async def poll(self, after: int) -> list[Delivery]:
         """Messages behind the cursor ``after``, as soon as there are any; none after half a minute, or less where the line wants it.
 
-        A silent line that was cut is asked once more, for a shorter time: if that goes well, something on the way cuts silent lines.
+        A silent line that was cut is asked again, for a shorter time: if that goes well, something on the way cuts silent lines. (An
+        attempt may be two: aiohttp repeats a GET by itself on a new line where a used one was cut.)
         """
         loop = asyncio.get_running_loop()
-        asked = loop.time()
-        try:
-            found = await self._poll(after, self._polls.seconds)
-        except UnreachableError:
-            silent_s = loop.time() - asked
-            if silent_s < SHORTEST_POLL_S:
-                raise
-            found = await self._poll(after, self._polls.shorter(silent_s))
-            self._polls.cut(silent_s)
-        self.meter.polled(loop.time() - asked)
+        begun, wait_s, found = loop.time(), self._polls.seconds, None
+        while found is None:
+            asked = loop.time()
+            try:
+                found = await self._poll(after, wait_s)
+            except UnreachableError as error:
+                silent_s = loop.time() - asked
+                if isinstance(error.__cause__, TimeoutError) or min(wait_s, silent_s) <= SHORTEST_POLL_S:
+                    raise
+                wait_s = shorter(wait_s, silent_s)
+        if wait_s < self._polls.seconds:
+            self._polls.cut(wait_s)
+        self.meter.polled(loop.time() - begun)
         for one in found:
             self.meter.message_received(self._peer, len(one.sealed))
         return found

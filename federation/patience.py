@@ -19,19 +19,20 @@ class Polls:
         self._whole = 0
         self.seconds = longest_s
 
-    def shorter(self, cut_after_s: float) -> float:
-        """What to try when a silent line was cut after so long."""
-        return max(SHORTEST_POLL_S, min(self.seconds, cut_after_s) / 2)
-
-    def cut(self, cut_after_s: float) -> None:
-        """Something on the way cuts silent lines."""
-        self.seconds, self._whole = self.shorter(cut_after_s), 0
+    def cut(self, seconds: float) -> None:
+        """Something on the way cuts silent lines, but not those silent for so long."""
+        self.seconds, self._whole = seconds, 0
 
     def whole(self) -> None:
         """A poll waited to its end."""
         self._whole += 1
         if self._whole % WHOLE_POLLS == 0:
             self.seconds = min(self._longest_s, self.seconds * 1.5)
+
+
+def shorter(wait_s: float, silent_s: float) -> float:
+    """What to try behind a poll of ``wait_s`` that was cut after so long."""
+    return max(SHORTEST_POLL_S, min(wait_s, silent_s) / 2)
 
 
 class Pieces:

@@ -92,12 +92,13 @@ class Plant:
                 "CREATE TABLE IF NOT EXISTS readings (id INTEGER PRIMARY KEY, at, vibration, temperature, wear, cycle)"
             )
             start = len(self.rows)
-            now_ms = time.time_ns() // 1_000_000
+            begin_ms = time.time_ns() // 1_000_000 - rows * 100
+            if self.rows:  # its clock never goes back
+                begin_ms = max(begin_ms, self.rows[-1][1] + 100)
             for i in range(start, start + rows):
                 wear = (i % 50) / 50
-                self.rows.append(
-                    (i + 1, now_ms - (start + rows - i) * 100, 2 + 6 * wear, 40 + 30 * wear, 100 * wear, i)
-                )
+                at_ms = begin_ms + (i - start) * 100
+                self.rows.append((i + 1, at_ms, 2 + 6 * wear, 40 + 30 * wear, 100 * wear, i))
             database.executemany("INSERT INTO readings VALUES (?, ?, ?, ?, ?, ?)", self.rows[start:])
         database.close()
 
