@@ -34,3 +34,16 @@ def test_every_code_has_an_entry() -> None:
 
 def test_no_entry_without_a_code() -> None:
     assert sorted(_explained() - _raised()) == []
+
+
+def test_the_first_page_leads_to_every_code() -> None:
+    rows = re.findall(
+        r"^\| (`FF.*) \| .*\((errors/\w+\.md)\)", (ROOT / "docs/errors.md").read_text(), flags=re.MULTILINE
+    )
+    led = {(prefix, page) for prefixes, page in rows for prefix in re.findall(r"FF-[A-Z]+", prefixes)}
+    there = {
+        (prefix, f"errors/{page.name}")
+        for page in (ROOT / "docs/errors").glob("*.md")
+        for prefix in re.findall(r"^#+ (FF-[A-Z]+)-\d{3}", page.read_text(), flags=re.MULTILINE)
+    }
+    assert led == there
