@@ -111,7 +111,7 @@ async def test_a_model_and_its_update_pass_a_thin_line_that_loses_packets(
     cable.thin(512)
     cable.drop("numgen random mod 100 < 5")
     url, begun = f"https://{CLOUD}:8443", time.monotonic()
-    async with process("ask", tmp_path, ca, url, 125_000, 6, within=cable.at(0)) as cloud:
+    async with process("ask", tmp_path, ca, url, 125_000, 12, within=cable.at(0)) as cloud:
         await said(cloud, "listening")
         async with process("learn", tmp_path, ca, url, within=cable.at(1)):
             await said(cloud, "learned")
