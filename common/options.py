@@ -1,4 +1,4 @@
-"""Options that several rooms share: a file beside the configuration, an address without a password, how a daemon is watched.
+"""Options that several rooms share: a file beside the configuration, an address without a password, how a daemon is watched and logs.
 
 A model is validated with ``context={"folder": Path}``, the folder of the configuration file; relative paths are relative to it.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
 
@@ -65,6 +65,22 @@ class Service(BaseModel):
         ge=1,
         description="A part that has work and gets nothing done for so long hangs: the cause is written down and the process ends with "
         "status 70. Default: WatchdogSec of the unit; without systemd, never.",
+    )
+
+
+class Log(BaseModel):
+    """What goes to standard error, and the log of each task, a file in the folder logs of data_dir."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+    level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="The least that is shown.")
+    format: Literal["text", "json"] = Field(default="text", description="Lines for a person, or JSON for a machine.")
+    task_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="debug", description="The least that is kept in the log of a task."
+    )
+    task_mb: int = Field(default=16, ge=1, description="MiB kept of the log of a task; its oldest lines go first.")
+    tasks: int = Field(
+        default=50, ge=1, description="How many tasks keep a log; the one silent for longest goes first."
     )
 
 

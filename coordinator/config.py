@@ -6,12 +6,12 @@ A configuration is validated with ``context={"folder": Path}``, the folder of it
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from sqlalchemy import make_url
 
-from common.options import Address, Listening, LocalFile, Service, is_loopback
+from common.options import Address, Listening, LocalFile, Log, Service, is_loopback
 from common.secret import Secret
 from coordinator.layout import LAYOUT
 from trust.keys import SuiteName
@@ -116,20 +116,6 @@ class Metrics(Section):
         if not port.isdigit() or not is_loopback(host.strip("[]")):
             raise ValueError(f'expected an address on loopback, such as 127.0.0.1:9464, got "{listen}"')
         return listen
-
-
-class Log(Section):
-    """What goes to standard error, and the log of each task, a file in the folder logs of data_dir."""
-
-    level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="The least that is shown.")
-    format: Literal["text", "json"] = Field(default="text", description="Lines for a person, or JSON for a machine.")
-    task_level: Literal["debug", "info", "warning", "error"] = Field(
-        default="debug", description="The least that is kept in the log of a task."
-    )
-    task_mb: int = Field(default=16, ge=1, description="MiB kept of the log of a task; its oldest lines go first.")
-    tasks: int = Field(
-        default=50, ge=1, description="How many tasks keep a log; the one silent for longest goes first."
-    )
 
 
 class Config(Section):

@@ -7,7 +7,6 @@ cost a few disk syncs, not a hundred, and what one write sees is never older tha
 from __future__ import annotations
 
 import asyncio
-import fcntl
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -16,6 +15,7 @@ from typing import Any, Generic, TypeVar
 
 from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
 
+from common.files import claimed
 from federation.errors import FederationError
 
 T = TypeVar("T")
@@ -49,9 +49,8 @@ def claim(engine: Engine) -> ExitStack:
     """
     with ExitStack() as held:
         if engine.dialect.name == "sqlite":
-            lock = held.enter_context(Path(f"{engine.url.database}.lock").open("a"))
             try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                held.enter_context(claimed(Path(f"{engine.url.database}.lock")))
             except BlockingIOError as error:
                 raise _taken(engine) from error
         else:

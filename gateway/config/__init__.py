@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from common.options import Service
+from common.options import Log, Service
 from connectors.contract import SourceConfig
 from gateway.config.inference import Inference
 from gateway.config.layout import LAYOUT
 from gateway.config.machines import Cluster, ClusterField, End, Label, RowRule
 from gateway.config.member import Coordinator, Trust
-from gateway.config.process import Gateway, Log, Workers
+from gateway.config.process import Gateway, Workers
 from gateway.config.section import Section, named
 from gateway.config.seeing import AlertRule, Alerts, Email, Metrics, Mqtt, Webhook, rules_in_force
 from gateway.config.store import StoreOptions

@@ -1,9 +1,8 @@
-"""The gateway as a process: its name and folder, its workers, its log."""
+"""The gateway as a process: its name and folder, its workers."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
 
 from pydantic import Field
 
@@ -39,18 +38,4 @@ class Workers(Section):
         default=300.0,
         gt=0,
         description="Seconds after which a process that neither answers nor computes is replaced by a fresh one.",
-    )
-
-
-class Log(Section):
-    """What goes to standard error, and the log of each task, a file in the folder logs of data_dir."""
-
-    level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="The least that is shown.")
-    format: Literal["text", "json"] = Field(default="text", description="Lines for a person, or JSON for a machine.")
-    task_level: Literal["debug", "info", "warning", "error"] = Field(
-        default="debug", description="The least that is kept in the log of a task."
-    )
-    task_mb: int = Field(default=16, ge=1, description="MiB kept of the log of a task; its oldest lines go first.")
-    tasks: int = Field(
-        default=50, ge=1, description="How many tasks keep a log; the one silent for longest goes first."
     )

@@ -27,16 +27,23 @@ from models.spec import TaskSpec
 from tests.federation.crashing import load
 from tests.federation.learners import Line
 from trust import tls
+from trust.identity import Identity, TrustStore
 
 
-async def serve(folder: Path, ca: Path, url: str) -> None:
-    """An aggregator that prints each report it gets, and answers it."""
+async def aggregating(folder: Path, ca: Path, url: str) -> tuple[Identity, TrustStore, Hub]:
+    """An aggregator's hub, served at ``url`` until the process ends."""
     host, _, port = url.rpartition(":")
     identity, trust = load(ca, "cloud")
     hub = Hub.create(connect(f"sqlite:///{folder / 'hub.db'}"), folder / "blobs")
     app = web.Application()
     FederationServer(identity, trust, hub).add_routes(app)
     await listen(app, host.removeprefix("https://"), int(port), tls.server_context(identity, trust))
+    return identity, trust, hub
+
+
+async def serve(folder: Path, ca: Path, url: str) -> None:
+    """An aggregator that prints each report it gets, and answers it."""
+    identity, trust, hub = await aggregating(folder, ca, url)
     async with Node.aggregator([(identity, trust)], hub) as node:
         say("listening")
         async for message in node.unclaimed():
@@ -74,12 +81,7 @@ async def report(folder: Path, ca: Path, url: str, count: int, size: int) -> Non
 
 async def ask(folder: Path, ca: Path, url: str, size: int, deadline_s: int) -> None:
     """An aggregator that asks gateway-a for one update of ``size`` float32, with a deadline that is shorter than the transfer."""
-    host, _, port = url.rpartition(":")
-    identity, trust = load(ca, "cloud")
-    hub = Hub.create(connect(f"sqlite:///{folder / 'hub.db'}"), folder / "blobs")
-    app = web.Application()
-    FederationServer(identity, trust, hub).add_routes(app)
-    await listen(app, host.removeprefix("https://"), int(port), tls.server_context(identity, trust))
+    identity, trust, hub = await aggregating(folder, ca, url)
     say("listening")
     while "gateway-a" not in hub.participants:  # noqa: ASYNC110 — nothing in the product waits for it
         await asyncio.sleep(0.05)
@@ -105,12 +107,7 @@ async def learn(folder: Path, ca: Path, url: str) -> None:
 
 async def relay(folder: Path, ca: Path, url: str) -> None:
     """An aggregator that relays between members; on standard input it is asked for its memory."""
-    host, _, port = url.rpartition(":")
-    identity, trust = load(ca, "cloud")
-    hub = Hub.create(connect(f"sqlite:///{folder / 'hub.db'}"), folder / "blobs")
-    app = web.Application()
-    FederationServer(identity, trust, hub).add_routes(app)
-    await listen(app, host.removeprefix("https://"), int(port), tls.server_context(identity, trust))
+    await aggregating(folder, ca, url)
     say("listening")
     memory = Memory()
     await asyncio.to_thread(sys.stdin.readline)
